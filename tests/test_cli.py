@@ -124,7 +124,9 @@ def test_a_missing_key_is_reported_in_one_line(capsys: pytest.CaptureFixture[str
     assert err.count("\n") == 1 and "gan-lab import-weights --help" in err
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     words = ["model.generator.width=8", "threads=1", f"runs_dir={tmp_path}/file", "name=x"]
     assert launch("train", words) == 2

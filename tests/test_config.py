@@ -67,7 +67,7 @@ def test_an_input_error_comes_out_as_it_is() -> None:
         build(node)
 
 
-def test_what_cannot_be_built_is_reported_with_its_key_and_place(
+def test_what_cannot_be_built_is_reported_with_its_key_and_location(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nets.py").write_text("class Net:\n    def __init__(self, *, a):\n        1 + a\n")

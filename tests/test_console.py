@@ -56,13 +56,13 @@ def test_of_unknown_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("terminal", "total"), [(False, 2), (True, 0)])
-def test_nothing_elsewhere_nor_for_no_work(
+def test_no_bar_without_a_terminal_or_work(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, total: int
 ) -> None:
     assert shown(monkeypatch, terminal=terminal, total=total).strip() == ""
 
 
-def test_of_several_processes_the_first_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "is_first", lambda: False)
     assert shown(monkeypatch, terminal=True, total=2).strip() == ""
 

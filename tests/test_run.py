@@ -92,7 +92,7 @@ def test_of_another_machine_nothing_is_known(tmp_path: Path) -> None:
     assert living_holder(tmp_path) is None
 
 
-def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(KeyError), locked(tmp_path / "runs" / "x"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
@@ -173,7 +173,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path, kind: str) -> None:
+def test_a_full_disk_is_reported_and_the_old_file_stays(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
     path.write_text("before")
     message = rf"file could not be written: {os.strerror(errno.EFBIG)}"
@@ -204,7 +204,7 @@ def test_the_reason_is_the_systems(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_is_looked_at_before_the_work(tmp_path: Path) -> None:
+def test_the_output_folder_is_checked_before_the_work(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "a.json")
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").touch()
@@ -219,7 +219,7 @@ def test_an_error_of_the_code_stays_one(tmp_path: Path) -> None:
         raise RuntimeError("shape")
 
 
-def test_what_killed_processes_leave_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
     ours = temporary_path(tmp_path / "a.png")
@@ -257,7 +257,7 @@ def test_a_damaged_file_of_results_is_named(text: str, tmp_path: Path) -> None:
         read_results(path)
 
 
-def test_what_is_more_in_a_result_is_kept(tmp_path: Path) -> None:
+def test_further_keys_of_a_result_are_kept(tmp_path: Path) -> None:
     result = {
         "metrics": [{"key": "a", "value": 1, "detail": {"b": [1]}}],
         "time": "now",

@@ -27,7 +27,7 @@ SLOW_S = 20.0
 
 
 def run_command(words: list[str]) -> tuple[str, str]:
-    """Return what has become of a command line, in a word, and what was said."""
+    """Run a command line; return its outcome in one word, and its output."""
     found: list[dict[str, Any]] = []
     check = keys.check
 

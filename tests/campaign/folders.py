@@ -131,7 +131,7 @@ def commands(root: Path) -> dict[str, list[str]]:
 
 
 def run_command(command: str, given: list[str]) -> tuple[str, str]:
-    """Return how a command ended, and what it said."""
+    """Return the exit status and output of a command."""
     said, out = io.StringIO(), io.StringIO()
     try:
         with redirect_stderr(said), redirect_stdout(out):

@@ -52,7 +52,7 @@ def finish(words: list[str]) -> float:
 
 
 def killed(given: list[str], root: Path, kills: int, took: float, draw: random.Random) -> int:
-    """Kill one run at most so often, until it is trained, and compare; return how often it was killed."""
+    """Kill one run up to a number of times, until it is trained, and compare; return the number of kills."""
     last = root / "killed" / "checkpoints" / "last.ckpt"
     done = 0
     while done < kills:
@@ -80,7 +80,7 @@ def killed(given: list[str], root: Path, kills: int, took: float, draw: random.R
 
 
 def attack(root: Path, words: tuple[str, ...], kills: int, draw: random.Random) -> tuple[int, int]:
-    """Kill runs of a model so often, and compare; return how often they were killed, and how many runs these were."""
+    """Kill runs of a model a number of times, and compare; return the numbers of kills and of runs."""
     given = [*COMMON, "data.image_size=8", "total_kimg=1.2", *words, f"runs_dir={root}"]
     took, done, runs = finish([*given, "name=straight"]), 0, 0
     while done < kills:

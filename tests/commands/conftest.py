@@ -15,7 +15,7 @@ import torch
 from gan_lab.commands.launch import launch
 from gan_lab.config import cache_dir
 from gan_lab.metrics.features.classifiers import DigitsFeatures
-from tests.helpers.once import made_once
+from tests.helpers.once import make_once
 
 TINY = (
     "model=gan",
@@ -43,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def train(root: Path) -> None:
         assert launch("train", [*TINY, "total_kimg=0.2", f"runs_dir={root}", "name=run"]) == 0
 
-    return made_once(tmp_path_factory, "finished", train) / "run"
+    return make_once(tmp_path_factory, "finished", train) / "run"
 
 
 def short_run(factory: pytest.TempPathFactory) -> Path:
@@ -53,7 +53,7 @@ def short_run(factory: pytest.TempPathFactory) -> Path:
         assert launch("train", [*TINY, "total_kimg=0.1", f"runs_dir={root}", "name=run"]) == 0
 
     run = factory.mktemp("runs") / "run"
-    copy_run(made_once(factory, "short", train) / "run", run)
+    copy_run(make_once(factory, "short", train) / "run", run)
     return run
 
 

@@ -1,4 +1,4 @@
-"""gan-lab bench: what it reports, on networks whose operations can be counted by hand."""
+"""gan-lab bench: its report, on networks whose operations can be counted by hand."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,9 @@ def test_operations_are_those_counted_by_hand(bench: Any) -> None:
     assert phases["rest"]["flops"] == 0
 
 
-def test_a_lazy_penalty_is_weighted_by_its_interval_and_another_measured_apart(bench: Any) -> None:
+def test_a_lazy_penalty_is_weighted_by_its_interval_and_another_measured_separately(
+    bench: Any,
+) -> None:
     words = ("regularizer=[r1,gradient_penalty]", "regularizer.r1.interval=4", "d_steps=2")
     steps = bench("parts=[steps]", *words)["steps"]
     phases = steps["phases"]
@@ -129,7 +131,7 @@ def test_compiled_phases_have_the_operations_of_those_that_are_not(bench: Any) -
         assert ours["steps"]["phases"][name]["flops"] == phase["flops"]
 
 
-def test_a_lazy_penalty_leaves_the_plain_loop_out(bench: Any) -> None:
+def test_a_lazy_penalty_skips_the_plain_loop(bench: Any) -> None:
     result = bench("parts=[loop]", "regularizer=[r1_lazy]", "augment=[blur]")
     assert (
         result["loop"] == {"left_out_for": ["lazy r1", "blur", "schedules"]}
@@ -149,7 +151,7 @@ def test_a_lazy_penalty_leaves_the_plain_loop_out(bench: Any) -> None:
         (["data.image_size=null"], "data.image_size=None"),
     ],
 )
-def test_what_measures_nothing_is_rejected(
+def test_options_without_effect_are_rejected(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert launch("bench", [*TINY, *words]) == 2

@@ -1,4 +1,4 @@
-"""gan-lab dashboard: what the workspace shows, and that W&B gets it; a server of our own takes its place."""
+"""gan-lab dashboard: the workspace as sent to a mock W&B server."""
 
 import json
 from pathlib import Path

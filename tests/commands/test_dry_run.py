@@ -1,4 +1,4 @@
-"""gan-lab train dry_run=true: what it measures, what it says, and that it leaves nothing behind."""
+"""gan-lab train dry_run=true: measurements, report, and that nothing is written."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.helpers.samples import images_of
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, list[str]]]]:
-    """Images seen before each training step that is taken, and the penalties with a step of their own in it."""
+    """Images seen before each training step, and the lazy penalties of the step."""
     taken: list[tuple[int, list[str]]] = []
     plain, one_step = AdversarialModule.training_step, AdversarialModule._step
 

@@ -1,4 +1,4 @@
-"""gan-lab evaluate: a run, files against files, what is kept of an interrupted one, and what each result says."""
+"""gan-lab evaluate: runs, files against files, interruptions, and the results."""
 
 import json
 import re
@@ -65,7 +65,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 # A run -----------------------------------------------------------------------------------------------------------
 
 
-def test_agrees_with_training_and_says_how_it_was_made(
+def test_agrees_with_training_and_records_how_it_was_made(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate(f"run={run}", "checkpoint=last")
@@ -108,7 +108,7 @@ def test_results_add_up_and_the_same_question_has_one_answer(run: Path, tmp_path
     assert len({metrics(r)["fd_digits"] for r in found}) == 4
 
 
-def test_standing_statistics_are_said_and_count(tmp_path: Path) -> None:
+def test_standing_statistics_are_recorded_and_used(tmp_path: Path) -> None:
     words = [*TINY, "model=dcgan", "model.generator.width=4", "total_kimg=0.05"]
     assert launch("train", [*words, f"runs_dir={tmp_path}", "name=normed"]) == 0
     for more in ([], ["standing_statistics=256", "truncation=0.5"]):
@@ -178,7 +178,7 @@ def test_identical_sets_are_at_no_distance(folders: tuple[Path, Path], tmp_path:
     assert found["memorized_digits_90_full"] > 0.9
 
 
-def test_a_run_against_files_and_its_features_in_their_place(
+def test_a_run_against_files_and_against_their_features(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = save_images(tmp_path / "real", textures(90, 0, size=8, channels=1))
@@ -229,7 +229,7 @@ def test_an_exported_model_has_the_metrics_of_its_run(
 
 
 class Counted:
-    """Counts the images that the classifier looks at, and interrupts."""
+    """Counts the images that the classifier gets, and interrupts."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen = 0
@@ -381,7 +381,7 @@ def test_a_run_without_metrics_and_one_of_another_version(
         assert message in capsys.readouterr().err
 
 
-def test_a_file_that_holds_something_else_is_left_alone(
+def test_a_file_with_other_content_is_not_changed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "notes.json"
@@ -409,10 +409,10 @@ def test_plots_of_features_classes_and_truncation(run: Path, tmp_path: Path) -> 
     for name in drawn:
         with Image.open(tmp_path / name) as image:
             assert image.format == "PNG" and min(image.size) > 10
-    told = json.loads((tmp_path / "all.json").read_text())
-    assert [result["fake"]["truncation"] for result in told] == [None, 0.5, 2]
-    shared = metrics(told[0]).keys()
-    assert all(metrics(result).keys() == shared for result in told)
+    records = json.loads((tmp_path / "all.json").read_text())
+    assert [result["fake"]["truncation"] for result in records] == [None, 0.5, 2]
+    shared = metrics(records[0]).keys()
+    assert all(metrics(result).keys() == shared for result in records)
 
 
 @pytest.mark.parametrize(
@@ -441,9 +441,9 @@ def test_metrics_of_a_generator_alone(
     words += ("protocol.metrics.ppl.epsilon=0.5", f"out={tmp_path}/all.json")
     evaluate(f"run={run}", *words, "protocol.metrics.ppl.space=z")
     assert "were extracted before" not in capsys.readouterr().out
-    (told,) = json.loads((tmp_path / "all.json").read_text())
-    assert metrics(told).keys() == {"path_digits_z_end_20"} and told["real"] is None
-    assert told["settings"]["metrics"]["ppl"]["epsilon"] == 0.5
+    (record,) = json.loads((tmp_path / "all.json").read_text())
+    assert metrics(record).keys() == {"path_digits_z_end_20"} and record["real"] is None
+    assert record["settings"]["metrics"]["ppl"]["epsilon"] == 0.5
     evaluate(f"run={run}", *words, status=2)
     assert "no styles w; set space=z" in capsys.readouterr().err
     evaluate(f"run={run}", *words, "protocol.metrics.ppl.space=z", "preview=true")
@@ -467,11 +467,11 @@ def test_memorization_with_the_discriminator(
     )
     for folder in (train(name="gan"), pairs):
         evaluate(f"run={folder}", *COPIES)
-        told = latest(folder / "evaluation.json")
-        values = metrics(told)
+        record = latest(folder / "evaluation.json")
+        values = metrics(record)
         names = ("copies_pixels_20", "copies_shifted_20", "membership_discriminator")
         assert all(0 <= values[name] <= 1 for name in names)
-        (verdict,) = [m["detail"] for m in told["metrics"] if m["key"] == "memorization_20"]
+        (verdict,) = [m["detail"] for m in record["metrics"] if m["key"] == "memorization_20"]
         said = " ".join(capsys.readouterr().out.split())
         assert verdict["verdict"] in ("yes", "no") and verdict["text"] in said
         with Image.open(folder / "copies_pixels_20_nearest.png") as sheet:

@@ -1,4 +1,4 @@
-"""gan-lab evaluate by several processes: one answer, from the first of them."""
+"""gan-lab evaluate in several processes: one result, from rank 0."""
 
 import json
 import multiprocessing
@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def as_torchrun(rank: int, port: int, folder: Path, words: list[str]) -> None:
-    """Be what torchrun starts, with its words to this file and the number of images looked at to another."""
+    """A process of torchrun: output goes to this file, the number of images seen to another."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
@@ -49,7 +49,7 @@ def as_torchrun(rank: int, port: int, folder: Path, words: list[str]) -> None:
 
 
 def by_two(folder: Path, *words: str) -> tuple[Metrics, list[int]]:
-    """Evaluate with two processes; return the metrics and how many images each has looked at."""
+    """Evaluate with two processes; return the metrics and the number of images that each has seen."""
     folder.mkdir()
     context, port = multiprocessing.get_context("fork"), free_port()
     given = ["device=cpu", f"out={folder}/all.json", *words]
@@ -79,7 +79,7 @@ def metrics(result: dict[str, Any]) -> Metrics:
 
 
 def check(found: list[Metrics]) -> None:
-    """To 1e-6, as the issue asks."""
+    """To 1e-6."""
     for other in found[1:]:
         assert other == pytest.approx(found[0], rel=1e-6, abs=0)
 
@@ -116,7 +116,7 @@ def test_one_or_two_processes_give_the_same_metrics_and_batches_change_rounding_
         ({"devices": "devices=2", "truncations": "truncations=[1,2]"}, "set plots=true"),
     ],
 )
-def test_what_is_wrong_is_said_before_processes_start(
+def test_errors_are_reported_before_processes_start(
     run: Path,
     words: dict[str, str],
     message: str,
@@ -134,9 +134,9 @@ def test_processes_alone(run: Path, tmp_path: Path, own_cache: Path) -> None:
     words = ["device=cpu", f"run={run}", "protocol=digits", "protocol.num_fake=100"]
     words += ["protocol.reference_split=null", "plots=true", "truncations=[0.5,2]", "devices=2"]
     assert launch("evaluate", [*words, f"out={tmp_path}/out/all.json"]) == 0
-    told = json.loads((tmp_path / "out" / "all.json").read_text())
-    assert [result["fake"]["truncation"] for result in told] == [None, 0.5, 2]
-    assert {result["processes"] for result in told} == {2}
+    results = json.loads((tmp_path / "out" / "all.json").read_text())
+    assert [result["fake"]["truncation"] for result in results] == [None, 0.5, 2]
+    assert {result["processes"] for result in results} == {2}
     assert (tmp_path / "out" / "truncation.png").is_file()
 
 

@@ -69,7 +69,7 @@ def test_another_model_is_replaced_only_with_overwrite(
     assert names(out) == {*USUAL, "notes.txt"} and names(tmp_path) == {"model"}
 
 
-def test_a_failure_leaves_things_as_they_were(
+def test_a_failure_changes_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = export(run, tmp_path / "model")
@@ -89,7 +89,7 @@ def test_a_failure_leaves_things_as_they_were(
 def test_what_a_kill_left_undone_is_done_by_the_next(
     run: Path, tmp_path: Path, moved: bool
 ) -> None:
-    """Killed after the old folder was set aside, and before or after the new one took its place."""
+    """Killed after the old folder was moved away, before or after the new one replaced it."""
     out = export(run, tmp_path / "model")
     (out / "notes.txt").write_text("mine")
     out.rename(tmp_path / ".model.before")
@@ -127,12 +127,12 @@ def test_training_begins_from_an_export(
     alone = export(trained, tmp_path / "alone")
     capsys.readouterr()
     train(f"init_from={again}", name="both")
-    told = capsys.readouterr().out
-    assert told.count("100.0% of the parameters; 0 new") == 3
+    output = capsys.readouterr().out
+    assert output.count("100.0% of the parameters; 0 new") == 3
     train(f"init_from={alone}", name="one")
-    told = capsys.readouterr().out
-    assert told.count("100.0% of the parameters; 0 new") == 2
-    assert "none of the discriminator's weights fits: it starts untrained" in told
+    output = capsys.readouterr().out
+    assert output.count("100.0% of the parameters; 0 new") == 2
+    assert "none of the discriminator's weights fits: it starts untrained" in output
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -170,7 +170,7 @@ def test_bad_input(
     assert not names(tmp_path)
 
 
-def test_places_that_hold_something_else(
+def test_output_folders_with_other_content(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes").mkdir()
@@ -212,7 +212,7 @@ def test_pushed_is_what_was_written(
     assert "is complete" in error and names(out) == USUAL
 
 
-def test_without_a_token_nothing_is_begun(
+def test_without_a_token_nothing_is_started(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)

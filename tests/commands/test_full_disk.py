@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Have the kernel reject what makes a file larger than 4 kB, in the middle of a write."""
+    """Limit files to 4 kB: the kernel rejects writes beyond it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -92,7 +92,7 @@ def test_a_full_disk(
     assert left <= {"generate.json"}, "neither the file nor a part of it"
 
 
-def test_a_place_that_cannot_be_written_is_reported_before_anything_is_measured(
+def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_measured(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def never(*_: object) -> None:

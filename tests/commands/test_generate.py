@@ -142,7 +142,7 @@ def test_the_same_images_in_any_order(noise: str) -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_processes_share_the_images(size: int, tmp_path: Path) -> None:
-    """Each draws its turns; together they write what one would."""
+    """Processes draw blocks in turn; together they write the same files as one."""
     request = SampleRequest(gan=styled(), noise="random", count=11, seed=[5, *range(20, 30)])
     for name, ranks in (
         ("one", [Ranks()]),
@@ -315,7 +315,7 @@ def test_truncation_and_standing_statistics_change_the_images(normed: Path, tmp_
     assert np.array_equal(standing, images("e", "standing_statistics=128", "batch_size=3"))
 
 
-def test_the_default_folder_tells_what_changes_images(normed: Path) -> None:
+def test_the_default_folder_is_named_by_what_changes_images(normed: Path) -> None:
     words = ["num_images=1", "truncation=0.5", "standing_statistics=64"]
     assert launch("generate", [f"run={normed}", *words]) == 0
     (folder,) = (normed / "generated").iterdir()
@@ -341,7 +341,7 @@ def test_images_of_other_settings_do_not_come_into_one_folder(
     assert "is a file" in capsys.readouterr().err
 
 
-def test_what_was_broken_off_leaves_no_half_file(
+def test_an_interrupted_write_leaves_no_partial_file(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = SampleRequest.block

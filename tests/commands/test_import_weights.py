@@ -195,7 +195,7 @@ def test_generate_evaluate_and_init_from(
     assert "holds a run of published weights" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_there_is_left_alone(
+def test_an_existing_folder_is_not_changed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "faces.pkl"

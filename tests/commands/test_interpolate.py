@@ -79,7 +79,7 @@ def test_videos(runs: dict[str, Path], tmp_path: Path) -> None:
         assert np.abs(pixels - expected).mean() < 6
 
 
-def test_ways_side_by_side(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_paths_side_by_side(runs: dict[str, Path], tmp_path: Path) -> None:
     words = ["seeds=0-7", "classes=2", "frames=1", "grid=[2,2]", "format=[frames,strip]", "scale=1"]
     out = interpolate(runs["stylegan2"], tmp_path, *words, "columns=2")
     images = to_uint8(gan_lab.load(runs["stylegan2"]).sample(seed=range(8), labels=2))[:, 0].numpy()

@@ -9,7 +9,7 @@ from tests.helpers.crashes import Trace, check_kill, traced
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trace]:
-    """An uninterrupted run, in this process, so that those that are forked from it need to import nothing."""
+    """An uninterrupted run, in this process, so that forks of it import nothing."""
     return traced(tmp_path_factory.mktemp("straight"))
 
 

@@ -1,4 +1,4 @@
-"""Command lines over all keys of all commands: each is a configuration that means it, or one line that says why not."""
+"""Command lines over all keys of all commands: each gives the configuration it states, or a one-line error."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.helpers.command_lines import keys_of, lines
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Where configurations come to that would be run."""
+    """Collects the configurations that would be run."""
     found: list[dict[str, Any]] = []
     check = keys.check
 

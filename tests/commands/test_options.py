@@ -32,7 +32,7 @@ def test_every_command_has_the_key() -> None:
 
 
 def test_nothing_else_chooses_a_device() -> None:
-    """Commands name no kind of device, except to say what one is called."""
+    """Commands name no kind of device, except in messages."""
     folder = Path(keys.__file__).parent
     for path in sorted(folder.glob("*.py")):
         if path.name in ("options.py", "bench.py", "dry_run.py"):

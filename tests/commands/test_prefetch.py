@@ -11,7 +11,7 @@ from gan_lab.metrics.features import PublishedWeights, inception, vgg16
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """torch's cache, empty; whatever is asked of the network fails."""
+    """torch's cache, empty; all network access fails."""
 
     def unreachable(request):
         raise OSError("Name or service not known")

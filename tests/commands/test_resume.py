@@ -50,7 +50,7 @@ def finish(root: Path, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped, trained once; tests that change it take copies."""
+    """An uninterrupted run, trained once; tests that change it take copies."""
     return finish(tmp_path_factory.mktemp("straight"), "run")
 
 
@@ -167,7 +167,7 @@ def test_other_data_of_the_same_shape_are_rejected_without_new_data(
 
 
 def in_a_terminal(words: list[str]) -> None:
-    """Train as what a shell starts: with one's own workers in a group of processes, to which Ctrl-C goes."""
+    """Train as started by a shell: in a process group with its workers, which gets Ctrl-C."""
     os.setsid()
     train_and_exit(words)
 

@@ -1,4 +1,4 @@
-"""Whatever ends a run before its end: what was done is saved where that can be, and one line says what happened."""
+"""Anything that ends a run early: progress is saved where possible, and one line says what happened."""
 
 import ctypes
 import multiprocessing
@@ -26,7 +26,7 @@ LONG = "total_kimg=1000"
 
 
 def be_a_run(words: list[str], log: Path, prepare: Callable[[], object] | None) -> None:
-    """Train as a shell would start it, with what is printed in a file."""
+    """Train as started by a shell, with output to a file."""
     file = log.open("w", buffering=1)
     for number in (1, 2):
         os.dup2(file.fileno(), number)
@@ -71,7 +71,7 @@ def end(child: multiprocessing.Process, root: Path) -> tuple[int | None, str]:
 
 
 def never_done() -> None:
-    """Have the first signal's step never end."""
+    """Make the step of the first signal never end."""
 
     def wait(self: Checkpointing, *_: object) -> None:
         while self._signal is not None:
@@ -187,14 +187,14 @@ def test_a_small_shared_memory(tmp_path: Path) -> None:
     assert status == 2 and "set num_workers=1, or " in said and "--shm-size=" in said, said
 
 
-@pytest.mark.parametrize(("words", "told"), [(["num_workers=1"], False), ([], True)])
+@pytest.mark.parametrize(("words", "warns"), [(["num_workers=1"], False), ([], True)])
 def test_in_a_small_shared_memory_it_trains_with_what_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], warns: bool
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
     status, said = trained_in_little(tmp_path, *words)
     assert status == 0, said
-    assert ("1 processes read samples, not 4" in said) is told
+    assert ("1 processes read samples, not 4" in said) is warns
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""gan-lab train from the command line: what it leaves behind, and what it rejects."""
+"""gan-lab train: the files it writes, and the inputs it rejects."""
 
 import json
 import shutil
@@ -297,7 +297,7 @@ class OwnDiscriminator(DiscriminatorNetwork):
 
 
 @pytest.mark.parametrize(
-    ("generator", "told"),
+    ("generator", "expected"),
     [
         ("Plain", "model.generator: nets_of_mine.Plain is not a gan_lab"),
         ("Silent", "Silent has no num_classes"),
@@ -305,7 +305,7 @@ class OwnDiscriminator(DiscriminatorNetwork):
 )
 def test_networks_of_a_user(
     generator: str,
-    told: str,
+    expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -321,7 +321,7 @@ def test_networks_of_a_user(
     monkeypatch.syspath_prepend(tmp_path)
     words = ["--config-dir", str(tmp_path), "model=mine", "data=random", "data.image_size=8"]
     assert launch("train", [*words, f"runs_dir={tmp_path}", "name=x", "metrics=none"]) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_settings_of_a_regularizer_that_is_not_chosen(

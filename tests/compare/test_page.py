@@ -69,7 +69,7 @@ class Opened:
         return {name: order for name, order in orders.items() if order != "none"}
 
     def check(self) -> None:
-        """Nothing went wrong, nothing was asked of anybody, and nothing sticks out sideways."""
+        """No errors, no external requests, and no horizontal overflow."""
         assert self.complaints == []
         assert [u for u in self.asked if not u.startswith(("file:", "data:"))] == []
         assert len([u for u in self.asked if u.startswith("file:")]) == 1
@@ -305,7 +305,7 @@ def test_every_control_has_a_name_and_text_has_contrast(shown: Opened) -> None:
 
 
 def test_curves_have_contrast(shown: Opened) -> None:
-    """Every color of a run has the contrast of 3 to 1 that WCAG 2.2 asks of graphics (1.4.11)."""
+    """Every color of a run has the contrast of 3 to 1 that WCAG 2.2 requires of graphics (1.4.11)."""
     pairs = shown.page.evaluate("""() => {
       const value = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       return [...Array(10).keys()].map((i) => [value(`--c${i}`), value("--bg")]);

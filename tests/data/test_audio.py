@@ -29,7 +29,7 @@ def test_values_come_back(values: list[int]) -> None:
     assert torch.equal(kind.to_stored(kind.to_float(stored)), stored)
 
 
-def test_what_is_too_loud_is_clipped_at_both_ends_alike() -> None:
+def test_loud_sound_is_clipped_at_both_ends() -> None:
     assert Audio(rate=1).to_stored(torch.tensor([-9.0, 9.0])).tolist() == [-32767, 32767]
 
 

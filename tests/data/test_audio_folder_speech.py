@@ -1,4 +1,4 @@
-"""Spoken digits, made where there is a voice."""
+"""Spoken digits, from a speech synthesizer if installed."""
 
 import subprocess
 from pathlib import Path

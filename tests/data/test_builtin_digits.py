@@ -81,7 +81,7 @@ def test_an_item_beyond_the_end_is_an_index_error() -> None:
     assert torch.equal(data[-1].real, data[len(data) - 1].real)
 
 
-def test_fingerprint_tells_what_is_shown() -> None:
+def test_fingerprint_depends_on_the_images() -> None:
     prints = {
         Digits(split=split, image_size=size, flip=flip).fingerprint
         for split in ("train", "val")

@@ -1,4 +1,4 @@
-"""The embedded notes are what their description says."""
+"""The embedded notes match their description."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def val() -> Tones:
     return Tones(split="val")
 
 
-def test_they_are_the_same_always(val: Tones) -> None:
+def test_they_are_always_the_same(val: Tones) -> None:
     again = Tones(split="val")
     some = list(range(0, 1024, 128))
     assert torch.equal(again.__getitems__(some).real, val.__getitems__(some).real)
@@ -47,7 +47,7 @@ def test_onset_noise_level_and_ends(val: Tones) -> None:
     assert (clips[:, -1].abs() < 5 * level * 10 ** (-20 / 20)).all()
 
 
-def test_no_two_are_alike(val: Tones) -> None:
+def test_all_are_different(val: Tones) -> None:
     train = Tones(split="train")
     assert train.num_stored == 7168 and train.content_digest() != val.content_digest()
     clips = torch.cat([train.__getitems__(range(64)).real, val.__getitems__(range(64)).real])

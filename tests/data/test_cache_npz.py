@@ -12,7 +12,7 @@ from gan_lab.errors import InputError
 
 
 def claim(path: Path, shape: tuple[int, ...], *, packed: bool = False) -> None:
-    """Write an archive whose array `rows` says that it has a shape, and holds 100 bytes."""
+    """Write an archive whose array `rows` claims a shape, and holds 100 bytes."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -34,7 +34,7 @@ def test_what_a_file_cannot_hold_is_not_made(
         read_arrays(tmp_path / "a.npz")
 
 
-def test_whole_files_are_read(tmp_path: Path) -> None:
+def test_files_are_read_completely(tmp_path: Path) -> None:
     arrays = {"a": np.arange(6).reshape(2, 3), "b": np.array("text"), "c": np.zeros((0, 5))}
     np.savez(tmp_path / "a.npz", **arrays)
     np.savez_compressed(tmp_path / "b.npz", **arrays)

@@ -95,7 +95,7 @@ def test_ranks_that_cannot_share_get_a_hint_what_to_set() -> None:
         data.train_dataloader()
 
 
-def test_global_random_state_is_left_alone(tmp_path: Path, write_images: Any) -> None:
+def test_global_random_state_is_unchanged(tmp_path: Path, write_images: Any) -> None:
     write_images(tmp_path, [f"{i}.png" for i in range(9)])
     for workers in (0, 2):
         data = module(dataset=partial(ImageFolder, root=tmp_path), num_workers=workers)
@@ -226,7 +226,7 @@ def printed(data: DataModule) -> str:
     return file.getvalue()
 
 
-def test_description_tells_sizes_splits_and_classes() -> None:
+def test_description_has_sizes_splits_and_classes() -> None:
     text = printed(module(dataset=partial(Digits, image_size=[8, 16], flip=True)))
     for part in ("1,437 (twice that", "360", "1 x 8 x 16", "0: 142", "9: 144"):
         assert part in text

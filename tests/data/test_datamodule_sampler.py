@@ -36,7 +36,7 @@ def test_epochs_and_seeds_have_their_own_orders() -> None:
     assert len(orders) == 16
 
 
-def test_every_item_is_equally_likely_at_every_place() -> None:
+def test_every_item_is_equally_likely_at_every_position() -> None:
     places = np.array([permutation(5, 7, epoch) for epoch in range(5000)])
     for place in range(5):
         counts = np.bincount(places[:, place], minlength=5)

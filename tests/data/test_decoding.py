@@ -79,7 +79,7 @@ def test_truncation_is_found_in_every_format(name: str) -> None:
 
 @pytest.fixture
 def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `gs` that leaves a mark when it is started."""
+    """A `gs` that writes a file when started."""
     mark = tmp_path / "started"
     program = tmp_path / "bin" / "gs"
     program.parent.mkdir()
@@ -147,7 +147,7 @@ def test_heic_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_photograph_of_200_megapixels_is_read(tmp_path: Path, write_images) -> None:
-    """Pillow by itself takes it for a decompression bomb, when it is opened and when it is cropped."""
+    """Pillow reports a decompression bomb when it is opened and when it is cropped."""
     Image.new("L", (20_000, 10_000), 200).save(tmp_path / "a.jpg")
     data = ImageFolder(split="train", root=tmp_path, image_size=16)
     assert (data[0].real == 200).all()

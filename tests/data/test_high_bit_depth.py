@@ -233,7 +233,7 @@ def test_hostile_headers_of_arrays_are_named(tmp_path: Path, header: str) -> Non
 
 
 def tiff_header(width: int, height: int, channels: int) -> bytes:
-    """A TIFF of floating-point values that says how large it is, and holds 200 bytes."""
+    """A TIFF of floating-point values that claims a size, and holds 200 bytes."""
     tags = {
         256: width,
         257: height,
@@ -283,7 +283,7 @@ def test_damaged_pixels_are_named(
     assert not capfd.readouterr().err, "the decoder has its say in that line alone"
 
 
-def test_a_damaged_png_with_a_whole_end_is_named(tmp_path: Path) -> None:
+def test_a_damaged_png_with_an_intact_end_is_reported(tmp_path: Path) -> None:
     data = bytearray(png16(np.zeros((64, 64, 3), dtype=np.uint16)))
     data[60:70] = b"x" * 10
     (tmp_path / "a\nb.png").write_bytes(data)

@@ -170,8 +170,8 @@ def test_what_cannot_be_had_is_named(
     assert "nobody/nothing" in message(name="nobody/nothing")
     assert "train, test" in message(train_split="training")
     assert "data.val_split=valid" in message(val_split="valid")
-    told = message(image_column="image")
-    assert "data.image_column=image" in told and "picture (Image)" in told
+    error = message(image_column="image")
+    assert "data.image_column=image" in error and "picture (Image)" in error
     assert "data.label_column=kind" in message(label_column="kind")
     assert "species" in message(image_column="species")
     (tmp_path / "odd.txt").write_text("x")

@@ -149,7 +149,7 @@ def test_a_file_that_goes_bad_later_is_named(tmp_path: Path, write_images) -> No
         data.__getitems__([0, 1])
 
 
-def test_the_next_image_takes_the_place_of_one_that_goes_bad(
+def test_the_next_image_replaces_one_that_becomes_unreadable(
     tmp_path: Path, write_images, capsys
 ) -> None:
     written = write_images(tmp_path, ["x/a.png", "x/b.png", "y/c.png"])

@@ -18,7 +18,7 @@ from tests.helpers.sounds import sound_spec
 
 
 class Note(SampleKind):
-    """A text of whole numbers, for what has no class of its own here."""
+    """Text of integers, as a kind of sample."""
 
     name, suffix, axes, media_type = "note", ".txt", ("length",), "text/plain"
 

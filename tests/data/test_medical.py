@@ -1,4 +1,4 @@
-"""DICOM and NIfTI: levels, order, orientation, patients, and that no name of these comes out."""
+"""DICOM and NIfTI: levels, order, orientation, patients, and that no patient names are output."""
 
 import json
 import struct
@@ -31,7 +31,7 @@ def nifti(root: Path, **options: Any) -> Nifti:
 
 
 def claimed(root: Path, at: int, form: str, *values: float) -> None:
-    """Write a volume whose header says something else at a place."""
+    """Write a volume with a changed header field."""
     write_nifti(root / "a.nii", np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32))
     data = bytearray((root / "a.nii").read_bytes())
     struct.pack_into(form, data, at, *values)
@@ -39,7 +39,7 @@ def claimed(root: Path, at: int, form: str, *values: float) -> None:
 
 
 def slice_with(root: Path, **header: Any) -> None:
-    """Write a slice whose header says something else."""
+    """Write a slice with changed header fields."""
     write_dicom(root / "a.dcm", phantom(16, 0.5, 1000), patient="a", series="1", **header)
 
 
@@ -123,9 +123,7 @@ def evaluate(run: Path, protocol: str) -> int:
     return launch("evaluate", [f"protocol={protocol}", *words, *more[protocol]])
 
 
-def test_nothing_tells_who_the_patients_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_output_identifies_patients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_study(tmp_path / "study" / "smooth", patients=3)
     write_study(tmp_path / "study" / "striped", patients=3, first=3)
     (tmp_path / "study" / "CANARY.txt").write_text("CANARY")

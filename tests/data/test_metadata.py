@@ -1,4 +1,4 @@
-"""A folder and its zip mean the same, whichever way classes, splits and the rest are written."""
+"""A folder and its zip give the same metadata, in every format."""
 
 import json
 import zipfile
@@ -31,7 +31,7 @@ def packed(root: Path, *, around: str = "") -> Path:
 
 
 def both(root: Path, split: str = "train", **options: Any) -> EncodedImages:
-    """The images of a folder, which must be those of its zips."""
+    """The images of a folder, checked to equal those of its zips."""
     folder = ImageFolder(split=split, root=root, **options)
     for around in ("", "wrapped/", "wrapped/twice/"):
         path = packed(root, around=around)
@@ -46,7 +46,7 @@ def both(root: Path, split: str = "train", **options: Any) -> EncodedImages:
 
 
 def refusal(root: Path, **options: Any) -> str:
-    """Why a folder is rejected, which must be why its zip is."""
+    """The error of a folder, checked to equal that of its zip."""
     texts = []
     for kind, path in ((ImageFolder, root), (Zip, packed(root))):
         with pytest.raises(InputError) as caught:
@@ -254,7 +254,7 @@ def test_attribute_vectors_are_no_classes(root: Path, write_images) -> None:
     assert both(root, attributes=False).labels.tolist() == [0, 0, 0, 0]
 
 
-def test_columns_can_be_labels_in_place_of_classes(root: Path, write_images) -> None:
+def test_columns_can_be_labels_instead_of_classes(root: Path, write_images) -> None:
     write_images(root, NAMES)
     (root / "labels.csv").write_text(
         "file,class,smile,age\na.png,x,1,0.3\nb.png,y,0,0.8\nc.png,x,1,0.1\nd.png,y,0,0\n"
@@ -280,8 +280,8 @@ def test_attributes_of_another_scale_are_reported(
         "file,smile,age\na.png,1,30\nb.png,0,80\nc.png,1,3\nd.png,0,1\n"
     )
     assert ImageFolder(split="train", root=root).spec.attributes == ("smile", "age")
-    told = capsys.readouterr().out
-    assert "age" in told and "80" in told and "smile" in told
+    output = capsys.readouterr().out
+    assert "age" in output and "80" in output and "smile" in output
 
 
 def test_a_table_of_captions_leaves_the_classes_to_the_folders(root: Path, write_images) -> None:

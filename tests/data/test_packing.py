@@ -16,7 +16,7 @@ ITEMS = [(f"{i:03d}.png", bytes([i]) * (10 + i)) for i in range(20)]
 def pack(
     out: Path, plan: str = "plan", *, stop: int | None = None, every: int = 4
 ) -> RestartableZip:
-    """Write ITEMS with a checkpoint now and then; with `stop`, leave everything as a kill would."""
+    """Write ITEMS with some checkpoints; with `stop`, leave the files as a kill would."""
     archive = RestartableZip(out=out, plan=plan)
     for name, data in ITEMS[archive.done :]:
         if archive.done == stop:

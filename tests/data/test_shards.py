@@ -27,7 +27,7 @@ def shards(packed: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_rows_are_dealt_once_and_splits_stay_apart() -> None:
+def test_every_row_is_in_one_shard_of_its_split() -> None:
     splits = ["train"] * 103 + ["val"] * 20
     dealt = shard_rows(splits, rows_a_shard=10)
     assert sorted(np.concatenate([rows for _, rows in dealt])) == list(range(123))
@@ -39,7 +39,7 @@ def test_rows_are_dealt_once_and_splits_stay_apart() -> None:
     assert all((one == other).all() for (_, one), (_, other) in zip(dealt, again, strict=True))
 
 
-def test_an_index_says_where_each_sample_lies(packed: Path) -> None:
+def test_an_index_has_the_position_of_each_sample(packed: Path) -> None:
     index = read_index(packed / INDEX)
     assert Counter(shard["split"] for shard in index.shards) == {"train": 15, "val": 4}
     assert len(index.positions) == 1797

@@ -55,7 +55,7 @@ def test_finds_truncation(tmp_path: Path, ending: str, part: float) -> None:
 
 
 def test_a_truncated_jpeg_with_a_whole_thumbnail_is_found(tmp_path: Path) -> None:
-    """An end-of-image mark inside the file does not make it whole."""
+    """An end-of-image mark inside the file does not make it complete."""
     photo(tmp_path / "thumb.jpg", size=(8, 8))
     exif = b"Exif\0\0" + b"MM\0*\0\0\0\x08\0\0\0\0\0\0" + (tmp_path / "thumb.jpg").read_bytes()
     photo(tmp_path / "a.jpg", exif=exif)
@@ -119,7 +119,7 @@ def test_a_changed_file_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_repaired_file_of_the_same_time_is_seen(tmp_path: Path) -> None:
-    """Its trouble may have been a permission, which leaves size and time of change alone."""
+    """The reason may have been a permission, which changes neither size nor modification time."""
     photo(tmp_path / "whole.png")
     link = tmp_path / "a.png"
     link.symlink_to(tmp_path / "later.png")

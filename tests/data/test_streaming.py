@@ -179,7 +179,7 @@ def test_processes_share_a_cache(store: ObjectStore, digits: Path, tmp_path: Pat
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
-def test_a_killed_process_leaves_nothing_in_the_way(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_killed_process_does_not_block_the_next(store: ObjectStore, tmp_path: Path) -> None:
     data = opened(store)
     assert data._cache is not None
     store.delay_s = 30.0
@@ -205,7 +205,7 @@ def later(seconds: float, action: Any) -> threading.Thread:
     return thread
 
 
-def test_a_store_that_stalls_or_is_started_again_costs_time_alone(
+def test_a_store_that_stalls_or_restarts_only_costs_time(
     store: ObjectStore, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "_ANSWER_S", 3.0)

@@ -1,4 +1,4 @@
-"""Shards of every kind of sample hold what was packed, and give the same stream for any ranks and workers."""
+"""Shards of every kind of sample hold what was packed, and give the same stream for any number of ranks and workers."""
 
 from collections import Counter
 from pathlib import Path

@@ -31,7 +31,7 @@ def test_a_line_is_what_it_was(line: str) -> None:
     assert KIND.text(stored) == line
 
 
-def test_networks_see_one_character_a_place(tmp_path: Path) -> None:
+def test_networks_see_one_character_per_position(tmp_path: Path) -> None:
     spec = SampleSpec(kind=KIND, shape=(6,), representation=OneHot(characters=7))
     stored = torch.stack([KIND.encode("abc"), KIND.encode("é x")])
     seen = spec.encode(stored)

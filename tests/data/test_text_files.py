@@ -1,4 +1,4 @@
-"""data=text: files and folders of lines, classes, splits, alphabets, and what is an error with its name."""
+"""data=text: files and folders of lines, classes, splits, alphabets and errors."""
 
 import io
 import zipfile

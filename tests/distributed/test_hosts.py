@@ -1,4 +1,4 @@
-"""A run over two hosts of which one is cut off: both end by themselves, and the run goes on as if nothing had been.
+"""A run over two hosts of which one is cut off: both end, and the resumed run equals an uninterrupted one.
 
 The hosts are two network namespaces of this machine with a cable between them, and the processes what torchrun starts.
 """
@@ -119,7 +119,7 @@ def finished(both: list[subprocess.Popen[str]], status: int, seconds: float) -> 
     return said
 
 
-def test_one_that_is_cut_off_costs_nothing_but_time(hosts: Hosts, tmp_path: Path) -> None:
+def test_a_host_that_is_cut_off_only_costs_time(hosts: Hosts, tmp_path: Path) -> None:
     finished(hosts.start(tmp_path, WHOLE, "name=straight"), 0, 600)
     both = hosts.start(tmp_path, "total_kimg=1000", "name=cut")
     checkpoint = tmp_path / "cut" / "checkpoints" / "last.ckpt"

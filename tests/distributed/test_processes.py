@@ -68,7 +68,7 @@ def assert_the_same_run(ours: Path, theirs: Path) -> None:
 
 
 def as_torchrun(rank: int, port: int, words: list[str], log: Path) -> None:
-    """Be what torchrun starts; what it prints goes to a file."""
+    """A process of torchrun, with output to a file."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
         "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
@@ -81,7 +81,7 @@ def as_torchrun(rank: int, port: int, words: list[str], log: Path) -> None:
 
 
 def test_two_processes_and_then_one_are_one_process(tmp_path: Path) -> None:
-    """Two processes train the first half, one goes on: batch norm, R1 and all else as if alone from the beginning."""
+    """Two processes train the first half, one the second: the result equals that of one process."""
     assert launch("train", words(tmp_path, "name=alone", WHOLE)) == 0
     both = words(tmp_path, "name=two", HALF, "trainer.devices=2")
     port, logs = free_port(), [tmp_path / f"{rank}.log" for rank in range(2)]
@@ -137,7 +137,7 @@ def test_checkpoints_by_time_leave_each_process_its_own_statistics(tmp_path: Pat
 
 @pytest.mark.slow
 def test_one_process_and_then_two_machines(tmp_path: Path) -> None:
-    """Two agents of torchrun, each with one process, as on two machines, go on with what one process began."""
+    """Two agents of torchrun, each with one process, as on two machines, resume a run of one process."""
     assert launch("train", words(tmp_path, "name=alone", WHOLE)) == 0
     assert launch("train", words(tmp_path, "name=two", HALF)) == 0
     flags = (
@@ -165,7 +165,7 @@ def test_torchrun_of_other_numbers_is_rejected(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_go_on_as_if_never_stopped(tmp_path: Path) -> None:
-    """Bit by bit, each with noise of its own, which follows from the clock."""
+    """Bit by bit, each with its own noise, which follows from the clock."""
     both = (
         *("model=gan", "model.generator.width=8", "model.discriminator.width=4", "batch_size=16"),
         *("regularizer=[gradient_penalty]", "metrics=none", "data.image_size=8", "trainer=cpu"),

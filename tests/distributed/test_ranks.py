@@ -114,7 +114,7 @@ def work(rank: int, world: int, port: int, folder: str) -> None:
 
 
 def check_agreement(rank: int, world: int, module: AdversarialModule) -> None:
-    """What every pair of processes can do."""
+    """Checks within each of two processes."""
     assert float(mean_over_ranks(torch.tensor(float(rank)))) == 0.5
     pair = [torch.full((2, 3), float(rank)), torch.full((1,), 2.0 * rank, dtype=torch.float64)]
     average_in_place(pair)
@@ -147,7 +147,7 @@ def check_agreement(rank: int, world: int, module: AdversarialModule) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes came to."""
+    """The results of two processes."""
     folder = tmp_path_factory.mktemp("ranks")
     # forked: they have everything imported already
     start_processes(work, args=(2, free_port(), str(folder)), nprocs=2, start_method="fork")
@@ -235,7 +235,7 @@ def test_accelerators(
             check_trainer(node)
 
 
-def test_a_process_that_is_gone_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_process_is_distinguished_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = [
         RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.77.0.2]:4000"),
         RuntimeError("[gloo/unbound_buffer.cc:81] Timed out waiting 20000ms for recv operation"),
@@ -265,7 +265,7 @@ def test_precisions() -> None:
 def test_torchrun_and_the_configuration_agree(
     monkeypatch: pytest.MonkeyPatch, devices: Any, nodes: int, right: bool
 ) -> None:
-    """Two processes on each of three machines, and what the command says of them."""
+    """Two processes on each of three machines, and the error."""
     for key, value in {
         "TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6", "LOCAL_RANK": "1",
     }.items():  # fmt: skip
@@ -290,7 +290,7 @@ def test_batches_that_processes_cannot_divide() -> None:
 
 
 def test_a_division_that_would_change_what_images_are_compared_with() -> None:
-    """StyleGAN's D looks at groups of images: with fewer of them at once it would be another game."""
+    """StyleGAN's D compares groups of images: smaller groups would change training."""
     module = small(0, 1)
     module.discriminator.epilogue.mbstd = MinibatchStddev(group_size=4)  # type: ignore[union-attr]
     module.micro_batch_size = BATCH

@@ -1,4 +1,4 @@
-"""A signal of SLURM saves and asks for a restart at the end of a step, even one that comes before the first."""
+"""A signal of SLURM saves and requeues at the end of a step, even before the first step."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ echo JobState=RUNNING PreemptTime=None
 
 
 def signaled(words: list[str], number: signal.Signals) -> None:
-    """Be a task of a job that is warned while it still imports."""
+    """A task of a job that gets the signal during imports."""
     slurm.block_signals()
     os.kill(os.getpid(), number)
     train_and_exit(words)

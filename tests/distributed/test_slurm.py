@@ -1,4 +1,4 @@
-"""What a job of SLURM knows of itself, without one."""
+"""The environment of a SLURM job, without SLURM."""
 
 import subprocess
 from pathlib import Path
@@ -21,7 +21,7 @@ def job(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, state: str, preempted: str = "None") -> list[str]:
-    """Have scontrol say this of the job, and return the list of what it is asked."""
+    """Make scontrol report this job, and return the list of its calls."""
     asked = []
 
     def run(words: tuple[str, ...], **_: object) -> subprocess.CompletedProcess[str]:

@@ -176,7 +176,7 @@ def test_unsupported_settings_are_rejected(client: TestClient):
 
 
 def finished(client: TestClient, begun: dict) -> dict:
-    """Ask until a projection has ended; it ends by itself, or is stopped."""
+    """Poll until a projection has ended, by itself or by a stop."""
     while not (now := client.get(f"/api/projections/{begun['id']}").json())["done"]:
         pass
     return now

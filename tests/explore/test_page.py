@@ -39,7 +39,7 @@ def browser() -> Iterator["playwright.Browser"]:
 
 
 class Visit:
-    """A page that was opened, and what it asked for and complained of."""
+    """An opened page with its requests and errors."""
 
     def __init__(self, browser: "playwright.Browser", address: str, width: int) -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 800})

@@ -83,7 +83,7 @@ COLUMNS = ("item", "what", "precision", "batch", "s_per_step", "img_per_s", "pea
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the list; return 0, or 1 when an item did not end well."""
+    """Run the list; return 0, or 1 when an item failed."""
     options = parse(arguments)
     began = time.monotonic()
     deadline = began + 60 * options.minutes
@@ -148,7 +148,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def unpack(wheels: Path, folder: Path) -> None:
-    """Unpack wheels: what lies in them is what pip would put side by side."""
+    """Unpack wheels into one folder, as pip would."""
     found = sorted(wheels.glob("*.whl"))
     if not found:
         raise SystemExit(f"{wheels} holds no wheels (*.whl)")
@@ -160,7 +160,7 @@ def unpack(wheels: Path, folder: Path) -> None:
 def results_of(
     item: Item, seconds: float, environment: dict[str, str], options: argparse.Namespace
 ) -> Iterator[Result | str]:
-    """Run an item and yield its results as they come, then in words how it ended."""
+    """Run an item; yield its results, then how it ended as text."""
     command = [sys.executable, "-m", "tests.gpu.work", item.name, str(options.out)]
     command += [f"{seconds:.0f}", *(["toy"] if options.toy else [])]
     log = options.out / f"{item.name}.log"
@@ -213,13 +213,13 @@ def pass_on(process: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") 
 
 
 def last_line(log: Path) -> str:
-    """Return what a process said last."""
+    """Return the last output of a process."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else "it said nothing"
 
 
 def save(report: Result, out: Path) -> None:
-    """Write the report as JSON and as a table; each is whole at any moment."""
+    """Write the report as JSON and as a table, atomically."""
     for name, text in (("gpu.json", json.dumps(report, indent=1)), ("gpu.md", table(report))):
         temporary = out / f"{name}.part"
         temporary.write_text(text)

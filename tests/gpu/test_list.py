@@ -1,4 +1,4 @@
-"""`make gpu`: its items at toy sizes on the CPU, and what it does of what fails, hangs or is missing."""
+"""`make gpu`: its items at toy sizes on the CPU; items that fail, hang or are missing."""
 
 import json
 import subprocess

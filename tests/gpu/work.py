@@ -185,7 +185,7 @@ def penalty_cases(toy: bool) -> list[Case]:
 
 
 class Rate(Callback):
-    """Measures steps behind the first ones, as many as lazy penalties come round in, again and again.
+    """Measures rounds of steps after the first ones; a round has every lazy penalty.
 
     Attributes:
         steps: measured.
@@ -227,7 +227,7 @@ class Rate(Callback):
 
 
 def period(module: AdversarialModule) -> int:
-    """Return the steps in which each lazy penalty comes a whole number of times."""
+    """Return a number of steps in which each lazy penalty comes an integer number of times."""
     intervals = [
         int(regularizer.interval)
         for player in module.players.values()

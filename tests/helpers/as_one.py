@@ -12,7 +12,7 @@ from gan_lab.training.module import AdversarialModule
 
 
 def latents(self: AdversarialModule, count: int) -> Tensor:
-    """Draw for all processes, by the clock alone, and take this one's share, as the sampler of images does."""
+    """Draw for all processes, by the clock alone, and take this one's part, as the sampler of images does."""
     world = self.trainer.world_size
     generator = torch.Generator().manual_seed(derive_seed(self.images_seen))
     drawn = torch.randn(
@@ -22,7 +22,7 @@ def latents(self: AdversarialModule, count: int) -> Tensor:
 
 
 def drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw so, and compute in double precision, in which sums of other parts hardly differ."""
+    """The same in double precision, in which the order of sums hardly matters."""
     monkeypatch.setattr(AdversarialModule, "sample_latents", latents)
     encode = SampleSpec.encode
     monkeypatch.setattr(SampleSpec, "encode", lambda spec, stored: encode(spec, stored).double())

@@ -19,7 +19,7 @@ VALUES = (
 
 @cache
 def keys_of(command: str) -> tuple[str, ...]:
-    """Every key of a command, groups and misspelt keys included; not those that say how Hydra works."""
+    """Every key of a command, groups and misspelled keys included; not the keys of Hydra itself."""
     known = [key for key in known_keys(command.replace("-", "_")) if "/" not in key]
     return tuple(key for key in known if not key.startswith("hydra"))
 

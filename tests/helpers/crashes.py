@@ -1,4 +1,4 @@
-"""A run that dies before, in the middle of or after any call that changes files, and what its folder then holds."""
+"""A run that dies before, during or after any call that changes files, and the content of its folder."""
 
 import multiprocessing
 import os
@@ -48,7 +48,7 @@ class Countdown(NoMetrics):
 
 
 def train(root: Path, wrap: Wrap | None = None) -> int:
-    """Train in this process, with every call that changes files handed to `wrap`; return the status."""
+    """Train in this process, with every call that changes files passed to `wrap`; return the status."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gan_lab.metrics.base.NoMetrics", Countdown)
         for name in ("os.replace", "os.link", "os.fsync", "torch.save"):
@@ -60,7 +60,7 @@ def train(root: Path, wrap: Wrap | None = None) -> int:
 
 
 def of_file(name: str, arguments: tuple[Any, ...]) -> str:
-    """Return the name of the file that a call is about, without what is this process's alone."""
+    """Return the name of a call's file, without the parts that depend on the process."""
     subject = arguments[0] if name == "fsync" else arguments[1]
     if name == "fsync":
         path = Path(os.readlink(f"/proc/self/fd/{subject}"))

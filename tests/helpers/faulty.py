@@ -1,4 +1,4 @@
-"""What makes a run go wrong on purpose."""
+"""Data and losses that make a run fail on purpose."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class SlowDigits(Digits):
 
 
 class Unanchored(Relativistic):
-    """A loss that differences of logits alone hold, and which pulls their middle up without end."""
+    """A loss that bounds only differences of logits and raises their mean without limit."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return 0.003 * (real - fake).square() - 0.5 * (real + fake)

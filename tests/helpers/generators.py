@@ -94,7 +94,7 @@ def node_of(model: str, *, classes: int = 3, channels: int = 1) -> dict[str, Any
 
 
 def generator_of(model: str, *, classes: int = 3, channels: int = 1) -> GeneratorNetwork:
-    """A generator whose every weight is random: none is as simple as what training begins with."""
+    """A generator with random weights everywhere, unlike initialization."""
     torch.manual_seed(0)
     generator: GeneratorNetwork = build(node_of(model, classes=classes, channels=channels))
     with torch.no_grad():

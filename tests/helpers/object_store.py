@@ -1,4 +1,4 @@
-"""An S3 server of moto on the loopback, behind a door that can be shut, slowed, or left without an answer."""
+"""An S3 server of moto on the loopback, behind a proxy that can be closed, slowed or made to hang."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What every command does again is done once a session, for all workers: composing, enlarging digits, runs to read."""
+"""Caches of a test session, shared by all workers: composed configs, enlarged digits, runs to read."""
 
 import hashlib
 import os
@@ -30,13 +30,13 @@ from gan_lab.data.base import MemoryImages, digest
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of this session, which all workers share: what one has made the others reuse."""
+    """Return the folder that all workers of this session share."""
     root = factory.getbasetemp()
     return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Make a folder that tests only read: the first worker that needs it makes it, others wait."""
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Make a folder that tests only read; the first worker makes it, others wait."""
     folder = shared_folder(factory) / "once" / name
     folder.parent.mkdir(exist_ok=True)
     done = folder.with_suffix(".done")
@@ -58,7 +58,7 @@ class Pickles:
         folder.mkdir(exist_ok=True)
 
     def get(self, key: object, make: Callable[[], object]) -> bytes:
-        """Return a value, made if nobody has made it; `key` is of texts, numbers and tuples."""
+        """Return a cached value, or make it; `key` is of texts, numbers and tuples."""
         if key not in self._values:
             path = self._folder / hashlib.sha256(repr(key).encode()).hexdigest()
             if not path.exists():
@@ -73,13 +73,13 @@ class Pickles:
 
 
 def only_own_files(repo: IConfigRepository) -> bool:
-    """Whether the search path leads to files of the package alone, which do not change during the tests."""
+    """Whether the search path has only files of the package, which do not change during the tests."""
     paths = [source.path for source in repo.get_sources() if source.scheme() == "file"]
     return paths == [str(conf_dir())]
 
 
 def compose_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Keep what Hydra reads and merges of the package's files, as functions of the options that were chosen.
+    """Cache the configs that Hydra composes of the package's files, by the chosen options.
 
     Values on the command line are set on a copy, by Hydra, as always; errors are not kept.
     """
@@ -155,7 +155,7 @@ def compose_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def transform_once(patch: pytest.MonkeyPatch) -> None:
-    """Keep images that are held in memory, as functions of the pixels and the transform."""
+    """Cache transformed in-memory images, by pixels and transform."""
     transform = MemoryImages._transform_all
     kept: dict[str, Tensor] = {}
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from gan_lab.commands import prepare_data
 from gan_lab.config import conf_dir
-from tests.helpers.once import made_once
+from tests.helpers.once import make_once
 
 
 def config(*overrides: object) -> DictConfig:
@@ -26,4 +26,4 @@ def packed_digits(factory: pytest.TempPathFactory) -> Path:
     def pack(root: Path) -> None:
         prepare("data=digits", f"out={root / 'digits'}", "shard_mb=0.0256")
 
-    return made_once(factory, "shards", pack) / "digits"
+    return make_once(factory, "shards", pack) / "digits"

@@ -190,7 +190,7 @@ def r3gan_pickle() -> bytes:
 
 
 def fastgan_pickle() -> bytes:
-    """A snapshot of projected-gan: plain objects, whose attributes say how many classes there are."""
+    """A snapshot of projected-gan: plain objects, whose attributes hold the number of classes."""
     _, state, _ = fixture("fastgan_128")
     generator = tree(Fast, below(state, "G"), c_dim=0, img_resolution=128)
     content = {

@@ -62,7 +62,7 @@ def trained(
     name: str,
     total_kimg: float,
 ) -> dict[str, Any]:
-    """Train a small model in a run folder, or go on; return the state that its checkpoint holds."""
+    """Train or resume a small model in a run folder; return the state of its checkpoint."""
     config = compose(
         f"model={model}",
         *SMALL[model],

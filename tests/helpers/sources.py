@@ -1,4 +1,4 @@
-"""Images and extractors that tests can look into."""
+"""Images and extractors with known content."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def textures(
 
 
 class FixedImages(ImageSource):
-    """Given images, again and again where more are wanted than there are."""
+    """Given images, repeated if more are requested."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class FixedImages(ImageSource):
 
 
 class Projection(Extractor):
-    """Random projections of the pixels in place of a network; counts the images that it looks at.
+    """Random projections of the pixels in place of a network; counts the images that it gets.
 
     Attributes:
         seen: images so far, those that fill up a forward pass not counted.

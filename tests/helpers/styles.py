@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from gan_lab.commands.launch import launch
 from tests.commands.conftest import copy_run
-from tests.helpers.once import made_once
+from tests.helpers.once import make_once
 
 COMMON = (
     *("batch_size=16", "data.image_size=16", "metrics=none", "num_workers=0", "total_kimg=0.032"),
@@ -33,7 +33,7 @@ def tiny_run(factory: pytest.TempPathFactory, model: str) -> Path:
         assert launch("train", words) == 0
 
     run = factory.mktemp("runs") / model
-    copy_run(made_once(factory, f"tiny-{model}", train) / model, run)
+    copy_run(make_once(factory, f"tiny-{model}", train) / model, run)
     return run
 
 

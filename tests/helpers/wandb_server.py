@@ -1,4 +1,4 @@
-"""A server that W&B's client believes in, as far as runs and workspaces need one; nothing leaves the machine."""
+"""A mock W&B server for runs and workspaces; nothing leaves the machine."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ import wandb
 
 
 class Answers(BaseHTTPRequestHandler):
-    """As much of W&B's interface as is asked here."""
+    """The part of W&B's API that the tests use."""
 
     server: "Server"
 

@@ -1,4 +1,4 @@
-"""metrics=auto: what suits the data, and no run stopped for metrics that nobody requested."""
+"""metrics=auto: metrics by the data, and no run aborted by default metrics."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every metric that there is has its direction, by the names that metrics give themselves."""
+"""Every metric has a direction, by its key."""
 
 import inspect
 from importlib import import_module

@@ -48,13 +48,13 @@ def empty(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut_short, flip_a_bit, empty])
-def test_a_damaged_entry_is_rebuilt_and_said(empty_cache, build, damage, capsys):
+def test_a_damaged_entry_is_rebuilt_with_a_warning(empty_cache, build, damage, capsys):
     cached_tensors("entry.pt", build)
     path = empty_cache / "entry.pt"
     path.write_bytes(damage(path.read_bytes()))
     assert same(cached_tensors("entry.pt", build)) and build.calls == 2
-    told = " ".join(capsys.readouterr().out.split())
-    assert "cannot be used" in told and "computed again" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "cannot be used" in output and "computed again" in output
     assert same(cached_tensors("entry.pt", build)) and build.calls == 2
     assert not capsys.readouterr().out
 
@@ -66,8 +66,8 @@ def test_a_full_disk_costs_time_only(empty_cache, build, capsys, monkeypatch):
 
     monkeypatch.setattr(cache.torch, "save", full)
     assert same(cached_tensors("entry.pt", build))
-    told = " ".join(capsys.readouterr().out.split())
-    assert "No space left on device" in told and "GAN_LAB_CACHE" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "No space left on device" in output and "GAN_LAB_CACHE" in output
     assert not list(empty_cache.glob("*.pt")) and not list(empty_cache.glob("*.part"))
 
 

@@ -29,7 +29,7 @@ KINDS = ("translation", "fractional", "rotation")
 
 
 class Waves:
-    """Sums of waves up to a frequency, cycles a pixel, which can be looked at anywhere."""
+    """Sums of waves up to a frequency, cycles a pixel, which can be sampled anywhere."""
 
     def __init__(self, *, highest, count=3):
         generator = torch.Generator().manual_seed(0)

@@ -145,7 +145,7 @@ def test_what_an_evaluation_left_two_weeks_ago_is_removed(images, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"fake-mine", "fake-new", "other-old"}
 
 
-def test_a_damaged_chunk_is_extracted_again_and_said(images, tmp_path, capsys):
+def test_a_damaged_chunk_is_extracted_again_with_a_warning(images, tmp_path, capsys):
     store = FolderChunks(tmp_path / "chunks")
     first = extraction(images, Projection()).extract(store)
     path = sorted((tmp_path / "chunks").iterdir())[1]

@@ -1,4 +1,4 @@
-"""What metrics are called, and what they mean: equal sets, collapse, shifts, dropped modes, memory."""
+"""Keys of metrics, and their values on equal sets, collapse, shifts, dropped modes, copies."""
 
 import math
 

@@ -20,7 +20,7 @@ NUM = 40
 
 
 class Numbers(GeneratorMetric):
-    """Measures the square of each number, and stops where it is told to."""
+    """Measures the square of each number, and stops at a given one."""
 
     kind, short, size = "numbers", "numbers", 4
 

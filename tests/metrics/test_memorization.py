@@ -1,4 +1,4 @@
-"""protocol=memorization on generators that give images away, and on such that do not."""
+"""protocol=memorization on generators that copy training images, and on others."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -80,7 +80,7 @@ def test_typical_samples_are_closer_but_no_copies() -> None:
     assert found.closer > 0.1 and found.copied < 0.02
 
 
-def test_few_held_out_samples_say_little() -> None:
+def test_few_held_out_samples_give_wide_bounds() -> None:
     many, few = (
         copied_share(neighbors(TRAINING[:600], TRAINING), neighbors(some, TRAINING))
         for some in (HELD_OUT, HELD_OUT[:20])

@@ -1,4 +1,4 @@
-"""Plots: that they show what they are of, as far as numbers and pixels tell."""
+"""Plots: their numbers and pixels."""
 
 import builtins
 

@@ -132,8 +132,8 @@ def test_real_features_are_cached_and_a_damaged_entry_is_rebuilt(data_of, empty_
     (file,) = empty_cache.glob("features/*/statistics-*.pt")
     file.write_bytes(file.read_bytes()[:-100])
     rebuilt = prepared(data)
-    told = " ".join(capsys.readouterr().out.split())
-    assert "cannot be used" in told and "on 90 real images" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "cannot be used" in printed and "on 90 real images" in printed
     assert rebuilt.compute(fakes) == first.compute(fakes)
 
 
@@ -157,9 +157,10 @@ def test_missing_weights_are_reported_before_the_run_which_goes_on_or_stops(data
     metrics = protocol(features=NoWeights(), required=False)
     assert metrics.best == "fd_projection_80_full"
     metrics.prepare(data)
-    told = capsys.readouterr().out.replace("\n", "")
+    printed = capsys.readouterr().out.replace("\n", "")
     assert (
-        "warning: the weights are missing: get them. The run goes on without fd_projection" in told
+        "warning: the weights are missing: get them. The run goes on without fd_projection"
+        in printed
     )
     assert metrics.best is None and metrics.compute(FixedImages(textures(1, 0))) == {}
     with pytest.raises(WeightsUnavailable, match="get them"):
@@ -193,7 +194,7 @@ def test_what_cannot_be_measured_is_rejected_before_anything_is_seen(data_of, op
     assert metrics.features.seen == 0
 
 
-def test_metrics_that_mean_nothing_are_rejected():
+def test_meaningless_metrics_are_rejected():
     with pytest.raises(InputError, match="best=fid must be one of its metrics"):
         protocol(best="fid")
     with pytest.raises(InputError, match="0 metrics"):

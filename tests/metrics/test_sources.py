@@ -1,4 +1,4 @@
-"""Sources give image i at any time, and a fingerprint of what decides it."""
+"""Sources: images by index, and fingerprints."""
 
 import io
 import os

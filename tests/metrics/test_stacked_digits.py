@@ -43,7 +43,7 @@ def metrics() -> Protocol:
 
 
 def drawn(chosen: Tensor) -> FixedImages:
-    """A generator that draws the images at these places of the real set."""
+    """A generator that draws the images at these positions of the real set."""
     return FixedImages(StackedDigits(split="train").__getitems__(chosen.tolist()).real)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of text: what they are called, what stands beside them, and what they reject."""
+"""Metrics of text: keys, references and rejected inputs."""
 
 import numpy as np
 import pytest

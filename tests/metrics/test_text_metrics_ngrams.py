@@ -48,7 +48,7 @@ def test_divergence_is_that_of_the_definition(seed, n, characters):
     )
 
 
-def test_equal_sets_have_none_and_strangers_one_bit():
+def test_equal_sets_have_zero_and_disjoint_ones_one_bit():
     lines = text(0)
     for n in range(1, 7):
         assert jensen_shannon(NgramModel(lines, n), lines) == pytest.approx(0, abs=1e-12)

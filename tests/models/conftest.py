@@ -57,7 +57,7 @@ def make(compose: Callable[..., DictConfig]) -> Make:
 def images_for(
     module: AdversarialModule, *, classes: int = 10, attributes: int = 0
 ) -> DataLoader[Any]:
-    """Random images and labels, as many as the module asks for."""
+    """Random images and labels, as many as the module needs."""
     generator = torch.Generator().manual_seed(1)
     shape = module.generator(*inputs_for(module, 2)).shape[1:]
     items = [

@@ -174,7 +174,7 @@ def test_the_mean_of_w_is_updated_for_each_class() -> None:
     assert_close(moved[:, 3], means[labels])
 
 
-def test_stages_are_augmented_alike_and_the_noise_is_one_draw(compose: Compose) -> None:
+def test_stages_are_augmented_equally_with_one_draw_of_noise(compose: Compose) -> None:
     module = small(compose, "augment.diffaugment.policy=[translation,cutout]")
     assert isinstance(module.augmentations["diffaugment"], DiffAugment)
     image = torch.randn(4, 3, 16, 16)

@@ -50,7 +50,7 @@ Case = tuple[str, str, str, str]
 
 
 def possible(model: str, regularizer: str) -> bool:
-    """Whether the pair means something; that the others are rejected is tested below."""
+    """Whether the pair is valid; that others are rejected is tested below."""
     if regularizer == "path_length":
         return model in STYLES
     if regularizer == "orthogonal":
@@ -243,7 +243,7 @@ def test_every_conditioning_takes_vectors(compose: Callable[..., DictConfig], ki
 def test_every_generator_supports_post_hoc_ema(
     compose: Callable[..., DictConfig], model: str, tmp_path: Path
 ) -> None:
-    """What is put together afterwards has every weight of the generator, and is the average that was kept."""
+    """A post-hoc average has every weight of the generator, and equals the tracked average."""
     side = 16 if model == "stylegan3" else 8
     module = small_module(compose, model, [side, side])
     callback = PostHocAverages(run_dir=tmp_path, every_kimg=0.008)

@@ -108,7 +108,7 @@ def test_a_fade_begins_at_the_lower_stage_and_ends_at_the_higher(stage: int) -> 
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_the_discriminator_fades_alike(stage: int) -> None:
+def test_the_discriminator_fades_equally(stage: int) -> None:
     network = discriminator()
     images = torch.randn(4, 2, 8 << stage, 8 << stage)
     network.stage.value = stage + 1

@@ -141,7 +141,7 @@ def test_dinov2_is_seen_at_four_depths_and_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", list(MODELS))
-def test_it_takes_the_place_of_a_models_own(compose: Compose, model: str) -> None:
+def test_it_replaces_a_models_own_discriminator(compose: Compose, model: str) -> None:
     config = compose(f"model={model}", "batch_size=2", *MODELS[model], *RANDOM)
     assert config.loss._target_.endswith("Hinge") and not config.regularizer
     describe_samples(config, images_of(16, channels=3, classes=10))

@@ -67,7 +67,7 @@ class Probe:
         return self.root / "runs" / run
 
     def train_killed(self, run: str) -> Path:
-        """Train in a child that is killed behind its first checkpoint, and go on here."""
+        """Train in a child process that is killed after its first checkpoint, and resume here."""
         last = self.root / "runs" / run / "checkpoints" / "last.ckpt"
         child = multiprocessing.get_context("fork").Process(
             target=train_and_exit, args=(self.words(run),)
@@ -87,7 +87,7 @@ class Probe:
         assert launch(command, [*words, f"trust=[{self.name}]", "device=cpu"]) == 0
 
     def through(self, *options: str) -> tuple[Path, Gan, Path]:
-        """Go the whole way; return the run, the generator of its export, and the folder of generated samples."""
+        """Train, export and generate; return the run, the exported generator, and the folder of samples."""
         straight, run = self.train("straight"), self.train_killed("killed")
         states = [
             torch.load(each / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -116,7 +116,7 @@ class Probe:
 
 @pytest.fixture
 def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Probe]:
-    """Put the two files of a probe where somebody might have them."""
+    """Copy the two files of a probe to a folder of a user."""
 
     def placed(name: str) -> Probe:
         for folder, suffix in (("code", "py"), ("conf/model", "yaml")):

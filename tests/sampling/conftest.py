@@ -1,4 +1,4 @@
-"""Small generators that nothing has trained."""
+"""Small untrained generators."""
 
 import torch
 from torch import nn

@@ -38,7 +38,7 @@ def test_sefa_finds_the_singular_vectors_of_a_linear_generator() -> None:
     assert torch.equal(directions(linear_gan(matrix), count=2).vectors, found.vectors[:2])
 
 
-def test_of_z_that_is_rescaled_the_mean_over_places() -> None:
+def test_normalized_z_uses_the_mean_over_positions() -> None:
     matrix, _ = with_values(VALUES)
     gan = linear_gan(matrix, kind=Rescaled)
     found = directions(gan)

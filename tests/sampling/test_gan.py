@@ -84,7 +84,7 @@ def test_the_generator_computes_no_more_than_what_is_requested(
     assert sum(rows) == count * len(rows) / len(expected)
 
 
-def test_it_says_what_it_is() -> None:
+def test_its_description_is_right() -> None:
     assert repr(Gan(generator_of("dcgan", 5), kimg=12.5)) == "Gan(dcgan, 12.5 kimg, 5 classes)"
     assert repr(Gan(generator_of("gan", 0))) == "Gan(gan, 0 kimg)"
 
@@ -136,7 +136,7 @@ def test_bad_input(classes: int, arguments: dict[str, int], message: str) -> Non
         Gan(generator_of("gan", classes)).sample(4, **arguments)  # type: ignore[arg-type]
 
 
-def test_the_global_random_state_is_left_alone() -> None:
+def test_the_global_random_state_is_unchanged() -> None:
     drawn = Gan(generator_of("gan", 3))
     before = torch.get_rng_state()
     drawn.sample(20)
@@ -351,7 +351,7 @@ def test_a_moved_image() -> None:
         (big_gan, {"noise": "none"}, "biggan has no noise inputs"),
     ],
 )
-def test_what_means_nothing_is_rejected(
+def test_meaningless_options_are_rejected(
     make: Callable[[], Gan], arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""Projections of images whose latents are known, and what is said of them."""
+"""Projections of images with known latents, and their reports."""
 
 import json
 from typing import Any
@@ -85,7 +85,7 @@ def test_the_search_in_w_begins_at_its_mean() -> None:
         assert ((row - expected).abs() < 0.1 * spread + 1e-3).all()
 
 
-def test_a_image_alone_is_found_as_among_others() -> None:
+def test_an_image_alone_gives_the_same_as_in_a_batch() -> None:
     gan = style_gan(3, 16)
     targets = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     together = project(gan, targets, steps=10, batch_size=2)

@@ -99,7 +99,7 @@ def test_less_variety() -> None:
     assert spread[0] < 0.3 * spread[1] < 0.3 * spread[2]
 
 
-def test_what_means_nothing_is_rejected() -> None:
+def test_meaningless_options_are_rejected() -> None:
     sphere = Gan(progan.Generator(**IMAGES, z_dim=4, channel_base=64, channel_max=8).eval())
     for gan, truncation, words in (
         (sphere, 0.5, "truncation=0.5 is not for progan"),

@@ -34,7 +34,7 @@ def test_latents_alone_give_the_images() -> None:
     assert found.gan.class_names == gan.class_names and found.gan.kimg == gan.kimg
 
 
-def test_generators_without_styles_are_tuned_whole() -> None:
+def test_generators_without_styles_are_tuned_completely() -> None:
     found = tuned(big_gan(), steps=20, lr=1e-2)
     assert found.before_tuning is not None and found.latents.z is not None
     assert (found.mse < 0.9 * mean_squared_error(found.before_tuning, found.targets)).all()

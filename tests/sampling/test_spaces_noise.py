@@ -33,7 +33,7 @@ def test_normalizing_makes_every_map_standard() -> None:
 
 
 @pytest.mark.parametrize("make", [style_gan, style_gan2])
-def test_maps_take_the_place_of_the_constant_noise(make) -> None:  # type: ignore[no-untyped-def]
+def test_maps_replace_the_constant_noise(make) -> None:  # type: ignore[no-untyped-def]
     gan = make(0, 16)
     generator = gan.generator
     w = gan.latents(2).values

@@ -1,4 +1,4 @@
-"""Images to project: what is done to them, and what is rejected."""
+"""Images to project: conversions and errors."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
     assert found.names == [str(tmp_path / "a.png")] and found.notes == []
 
 
-def test_what_was_done_is_said(tmp_path: Path) -> None:
+def test_conversions_are_reported(tmp_path: Path) -> None:
     gradient(40, 16).save(tmp_path / "a.png")
     gradient(4, 4, "RGB").save(tmp_path / "b.png")
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "c.png")

@@ -1,4 +1,4 @@
-"""A SLURM of the tests' own: two emulated nodes on this machine, and what is asked of them."""
+"""A local SLURM cluster: two emulated nodes on this machine."""
 
 import os
 import shutil
@@ -97,11 +97,11 @@ class Cluster:
             time.sleep(0.1)
 
     def output(self, job: str) -> str:
-        """Return what a job has printed, in all of its lives."""
+        """Return the output of a job, over all requeues."""
         return "".join(path.read_text() for path in self.folder.glob(f"*-{job}.out"))
 
     def logs(self) -> str:
-        """Return all that jobs have printed, and what SLURM thinks of them."""
+        """Return the output of all jobs, and their states in SLURM."""
         queue = subprocess.run(
             ["squeue", "--states=all"],
             env=self.environment,
@@ -115,7 +115,7 @@ class Cluster:
 
 
 def free_ports(count: int) -> int:
-    """Return the first of as many ports in a row that nobody listens on."""
+    """Return the first of several free ports in a row."""
     for first in range(21000, 31000, 10):
         sockets = [socket.socket() for _ in range(count)]
         try:

@@ -19,7 +19,7 @@ TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
 
 @pytest.fixture(scope="session")
 def jobs(slurm: Cluster) -> dict[str, str]:
-    """Jobs that nothing is done to while they run, submitted at once: they wait more than they compute."""
+    """Jobs without interruption, submitted together, since they mostly wait."""
     torchrun = [
         *("srun", "torchrun", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"),
         *(f"--rdzv-endpoint=127.0.0.1:{free_ports(1)}", "-m", "gan_lab", "train", "trainer=ddp"),

@@ -1,4 +1,4 @@
-"""Sweeps through the real command line, launchers and sweepers, with something quick in place of training."""
+"""Sweeps through the real command line, launchers and sweepers, with a fast mock of training."""
 
 import json
 import math
@@ -28,7 +28,7 @@ FIGURE = "metrics/fd_digits"
 
 @dataclass
 class Fake:
-    """Something quick in place of training, with a run folder, an evaluation curve and a way to go wrong.
+    """A mock of training with a run folder, an evaluation curve and failures.
 
     Attributes:
         trained: (name, kimg where it began) of each run, in order.
@@ -45,7 +45,7 @@ class Fake:
     height: Callable[[DictConfig], float] = lambda config: 1.0 + config.seed
 
     def __call__(self, config: DictConfig, folder: Path) -> Ending:
-        """Take the place of `gan_lab.sweeps.job.train`."""
+        """Replace `gan_lab.sweeps.job.train`."""
         for part, ending in self.endings.items():
             if part in config.name:
                 self.trained.append((config.name, 0.0))
@@ -56,7 +56,7 @@ class Fake:
         return Ending("done")
 
     def train(self, config: DictConfig) -> None:
-        """Go on from where the run folder is, and evaluate every `EVERY_KIMG`."""
+        """Resume from the run folder, and evaluate every `EVERY_KIMG`."""
         run = Path(config.run_dir)
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         (run / "checkpoints" / "last.ckpt").touch()

@@ -1,4 +1,4 @@
-"""Data that end a run, each in its way."""
+"""Data sets that end a run in several ways."""
 
 import os
 import signal

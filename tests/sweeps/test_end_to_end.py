@@ -1,4 +1,4 @@
-"""Sweeps of real runs, in processes of their own: what kills one, stops all, or runs two of them at a time."""
+"""Sweeps of real runs in subprocesses: killed, stopped, and two at a time."""
 
 import json
 import os

@@ -76,7 +76,7 @@ def test_killed_in_the_middle_and_started_again(sweep: Sweep, fake: Fake, tmp_pa
 
 
 @SMALL
-def test_what_fails_stops_nothing_and_is_tried_again(
+def test_a_failing_run_does_not_stop_others_and_is_retried(
     sweep: Sweep, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.endings = {
@@ -99,7 +99,7 @@ def test_what_fails_stops_nothing_and_is_tried_again(
 
 
 @SMALL
-def test_asked_to_stop_it_goes_no_further(
+def test_a_stopped_sweep_starts_no_further_run(
     sweep: Sweep, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.stop_after = "seed-1"
@@ -222,7 +222,7 @@ def test_keys_that_no_file_lists_are_swept_without_a_plus(
 
 
 @SMALL
-def test_an_objective_that_nothing_measures_is_no_success(
+def test_an_objective_that_is_never_measured_is_a_failure(
     sweep: Sweep, fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("seed=0,1", "sweep=a", "objective_mode=min")

@@ -1,4 +1,4 @@
-"""What the runs of a sweep are compared by: what they really measure, also where that depends on the data."""
+"""The objective of a sweep: the metric that runs measure, also if it depends on the data."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gan_lab.sweeps.outcome import chosen_objective, outcome
 
 
 def config_of(root: Path, count: int) -> DictConfig:
-    """A configuration of a few images, as far as the objective needs one."""
+    """A minimal configuration of a few images for the objective."""
     root.mkdir()
     for i in range(count):
         Image.fromarray(np.full((8, 8, 3), i % 256, dtype=np.uint8)).save(root / f"{i}.png")

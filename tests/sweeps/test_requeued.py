@@ -1,4 +1,4 @@
-"""A sweep within one job of SLURM: warned, it has its run save, and the job start again."""
+"""A sweep within one SLURM job: on a warning signal its run is saved and the job requeued."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.sweeps.conftest import Fake, Sweep, recorded
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Be a job, of which scontrol says that it runs; return the file with what scontrol is asked."""
+    """Mock a running SLURM job; return the file with the calls of scontrol."""
     path = tmp_path / "asked"
     script = tmp_path / "bin" / "scontrol"
     script.parent.mkdir()

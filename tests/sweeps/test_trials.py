@@ -1,4 +1,4 @@
-"""hydra/sweeper=optuna: a planted optimum is found, hopeless runs end early, and a stop changes nothing."""
+"""hydra/sweeper=optuna: a planted optimum is found, bad runs are pruned, and a stop changes nothing."""
 
 import math
 import multiprocessing

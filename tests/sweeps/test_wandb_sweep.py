@@ -24,7 +24,7 @@ def config() -> dict[str, Any]:
 
 
 def chosen(parameters: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return one value of each, as an agent is told them."""
+    """Return one value of each, as an agent is output them."""
     return {
         key: {
             "value": p["value"] if "value" in p else p["values"][-1] if "values" in p else p["min"]

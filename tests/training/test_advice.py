@@ -1,4 +1,4 @@
-"""Each sign on a run that has the fault, and silence on runs that have none."""
+"""Each sign on a run with the fault, and none on healthy runs."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -66,8 +66,8 @@ def test_a_run_with_the_fault(
     entries = train(tmp_path, *FAULTS[sign])
     found = {one.sign: one for one in advice(entries)}
     assert sign in found
-    told = " ".join(capsys.readouterr().out.split())
-    assert told.count(found[sign].text) == 1, "it is said once, with the run"
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.count(found[sign].text) == 1, "it is said once, with the run"
     assert any(character.isdigit() for character in found[sign].text)
     if sign == "metric_worsens":
         assert "best.ckpt" in found[sign].text
@@ -107,7 +107,7 @@ def changed(change: Callable[[dict[str, float]], dict[str, float]]) -> list[str]
     return [one.sign for one in advice(entries)]
 
 
-def test_nothing_is_said_of_a_healthy_log() -> None:
+def test_a_healthy_log_gets_no_advice() -> None:
     assert advice(healthy()) == []
 
 
@@ -137,7 +137,7 @@ def test_signs_of_numbers(change: dict[str, float], signs: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("diversities", "told"),
+    ("diversities", "output"),
     [
         ([1.5, 0.2, 0.3, 0.35], False),  # noise of an untrained generator, then learning
         ([0.15, 0.15, 0.15, 0.15], False),  # not yet trained
@@ -145,12 +145,12 @@ def test_signs_of_numbers(change: dict[str, float], signs: list[str]) -> None:
         ([0.1, 0.39, 0.34, 0.29], True),
     ],
 )
-def test_a_collapse_is_no_beginning(diversities: list[float], told: bool) -> None:
+def test_a_collapse_is_no_beginning(diversities: list[float], output: bool) -> None:
     entries = [{"kimg": 10.0 * i, "health/diversity": x} for i, x in enumerate(diversities)]
-    assert [one.sign for one in advice(entries)] == (["samples_collapse"] if told else [])
+    assert [one.sign for one in advice(entries)] == (["samples_collapse"] if output else [])
 
 
-def test_a_collapse_with_noisy_penalties_is_told_of_exact_ones() -> None:
+def test_a_collapse_with_noisy_penalties_gets_advice_on_exact_ones() -> None:
     entries = [
         {"kimg": 10.0 * i, "health/diversity": x} for i, x in enumerate((0.9, 0.3, 0.3, 0.2))
     ]
@@ -189,7 +189,7 @@ DIGITS = sorted(path.stem for path in (conf_dir() / "experiment" / "digits").glo
 @pytest.mark.slow
 @pytest.mark.parametrize("model", DIGITS)
 def test_digits_recipes_get_no_advice(tmp_path: Path, model: str) -> None:
-    """Their first 20 kimg, logged as they log, with as many grids and evaluations as signs need."""
+    """Their first 20 kimg with enough grids and evaluations for all signs."""
     words = [
         f"experiment=digits/{model}", "total_kimg=20", "callbacks.training_log.every_kimg=1", "trainer=cpu",
         "callbacks.samples.every_kimg=4", "callbacks.evaluation.every_kimg=4", f"runs_dir={tmp_path}", "name=run",

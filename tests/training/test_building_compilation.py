@@ -1,4 +1,4 @@
-"""torch.compile: the same numbers, the same checkpoints, and what it leaves alone."""
+"""torch.compile: the same numbers and checkpoints, and what is not compiled."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, and reading one runs no code of it."""
+"""Checkpoints are complete or absent, and reading one runs no code."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return short_run(tmp_path_factory)
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint_intact(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(STATE, path)
     before = path.read_bytes()
@@ -54,7 +54,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"], "no half file is left"
 
 
-def test_a_full_disk_at_the_first_save_promises_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_at_the_first_save_mentions_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "no").write_text("a file where the folder should be")
     with pytest.raises(InputError, match=r"last\.ckpt could not be written: .*Nothing was saved"):
         AtomicCheckpointIO().save_checkpoint(STATE, tmp_path / "no" / "last.ckpt")
@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert (folder / "last.ckpt").samefile(folder / "previous.ckpt")
 
 
-def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_checkpoint_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "last.ckpt")
     with pytest.raises(DamagedCheckpointError, match="is not a file"):
         read(tmp_path / "last.ckpt")
@@ -273,7 +273,7 @@ def test_another_format_is_rejected_in_a_line(number: object, run: Path, tmp_pat
         gan_lab.load(copy)
 
 
-def test_links_to_nothing_are_no_reason_to_begin_again(tmp_path: Path) -> None:
+def test_dangling_links_do_not_restart_training(tmp_path: Path) -> None:
     for name in ("last", "previous"):
         (tmp_path / f"{name}.ckpt").symlink_to(f"/mnt/away/{name}.ckpt")
     with pytest.raises(

@@ -154,7 +154,7 @@ def read(module: Any) -> dict[str, float]:
 
 
 class Recorder(Callback):
-    """Collects what a module says of each step."""
+    """Collects the metrics of each step."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []

@@ -109,7 +109,7 @@ def test_each_step_changes_only_its_player(make: Make) -> None:
 
 
 def counting(base: type[Any], asked: list[int]) -> Any:
-    """Return a penalty that notes when it is asked, with a known gradient: it is the mean of the first weight."""
+    """Return a penalty that records its calls: the mean of the first weight, whose gradient is known."""
 
     class Counting(base):  # type: ignore[misc]
         def forward(self, step: Any) -> Tensor:

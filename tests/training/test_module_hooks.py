@@ -93,7 +93,7 @@ def module(
 
 
 class Recording(Augmentation):
-    """Maps x to factor x + 1 and notes what it is told."""
+    """Maps x to factor x + 1 and records its calls."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()

@@ -299,7 +299,7 @@ def test_r1_of_a_tuple_is_that_of_all_its_tensors() -> None:
     torch.testing.assert_close(penalty, torch.full((5,), (norm - 1) ** 2))
 
 
-def test_a_gradient_penalty_mixes_all_tensors_of_a_sample_alike() -> None:
+def test_a_gradient_penalty_mixes_all_tensors_of_a_sample_equally() -> None:
     seen: list[DiscriminatorInput] = []
 
     class Watching(TwoHeads):

@@ -73,7 +73,7 @@ def nodes(model: str, size: int, num_classes: int) -> dict[str, Any]:
 
 
 class Players(nn.Module):
-    """The networks of a run, and state of the kind that is left behind."""
+    """The networks of a run, and state that is not transferred."""
 
     def __init__(self, model_nodes: dict[str, Any], seed: int) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ def test_what_is_kept_is_at_its_resolution(model: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ON_TOKENS)
-def test_networks_on_tokens_are_kept_whole_for_another_size(
+def test_networks_on_tokens_are_kept_completely_for_another_size(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, after = nodes(model, 16, 3), nodes(model, 32, 3)
@@ -199,7 +199,7 @@ def test_networks_built_from_the_image_inwards(model: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_same_network_is_kept_whole(
+def test_the_same_network_is_kept_completely(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model_nodes = nodes(model, 16, 3)

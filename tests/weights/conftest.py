@@ -6,13 +6,13 @@ import pytest
 
 from gan_lab.commands.launch import launch
 from tests.helpers.generators import run_of
-from tests.helpers.once import made_once
+from tests.helpers.once import make_once
 
 
 @pytest.fixture(scope="session")
 def styled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a conditional StyleGAN2."""
-    root = made_once(tmp_path_factory, "styled", lambda root: run_of("stylegan2", root / "run"))
+    root = make_once(tmp_path_factory, "styled", lambda root: run_of("stylegan2", root / "run"))
     return root / "run"
 
 
@@ -24,4 +24,4 @@ def styled(styled_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = [f"run={styled_run}", f"out={root / 'exported'}", "format=[onnx,torch]"]
         assert launch("export", words) == 0
 
-    return made_once(tmp_path_factory, "exported", export) / "exported"
+    return make_once(tmp_path_factory, "exported", export) / "exported"

@@ -139,7 +139,7 @@ def check_it_serves(url: str, alive: Callable[[], bool]) -> None:
 
 
 def serve(words: list[str], folder: Path) -> None:
-    """Be the container's command."""
+    """Run the container's command."""
     os.chdir(folder)
     launch(words[1], words[2:])
 

@@ -79,7 +79,7 @@ def test_unsupported_files_are_rejected(change: dict[str, object], words: str) -
 
 @pytest.mark.parametrize("pickled", [True, False])
 def test_a_file_without_arguments(pickled: bool, tmp_path: Path) -> None:
-    """They follow from the shapes; the discriminator of a pickle is left aside."""
+    """They follow from the shapes; the discriminator of a pickle is ignored."""
     config, state, arrays = fixture("fastgan_128")
     path = tmp_path / ("best_model.pkl" if pickled else "g.pt")
     path.write_bytes(fastgan_pickle() if pickled else state_file(below(state, "G")))

@@ -37,7 +37,7 @@ def victim(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, victim: Path) -> Path:
-    """A run folder in which a journal waits for somebody to go on with packing into a link to the file."""
+    """A run folder with a packing journal whose part file links to the file."""
     folder = run_of("dcgan", tmp_path / "run", classes=0)
     (folder / "x.zip.part").symlink_to(victim)
     state = {"plan": "p", "end": 0, "done": 0, "failed": []}
@@ -85,7 +85,7 @@ def plant(run: Path, **nodes: str) -> None:
 
 
 def open_by_all(run: Path, out: Path, *, compare: int) -> None:
-    """Have every command open a run that cannot be opened; compare shows what else there is of it."""
+    """Open an unreadable run by every command; compare shows the rest of it."""
     for command, words in commands(run, out).items():
         assert launch(command, words) == (compare if command == "compare" else 2), command
     for weights in ("ema", "raw"):

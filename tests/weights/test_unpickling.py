@@ -42,7 +42,7 @@ def text(value: str) -> bytes:
 
 
 def snapshot(value: Any, protocol: int = 4) -> bytes:
-    """A file of networks with something else in it."""
+    """A file of networks with a further object."""
     with modules():
         return pickle.dumps({"augment_pipe": value, "G_ema": None}, protocol=protocol)
 
@@ -244,7 +244,7 @@ def test_a_tensor_stays_within_its_storage(
 
 
 def huge_storage() -> bytes:
-    """A storage that says it has 2^60 elements and has four."""
+    """A storage that claims 2^60 elements and has four."""
     raw = storage()
     position = raw.index(b"cpu") + len("cpu")
     changed = raw[position:].replace(b"K\x04", b"\x8a\x08" + struct.pack("<q", 1 << 60), 1)
@@ -336,7 +336,7 @@ def billion_laughs() -> Any:
 
 
 def test_billion_laughs() -> None:
-    """Shared containers take no memory; whoever copies them out counts."""
+    """Shared containers take no memory, but copies of them count."""
     value = unpickle(pickle.dumps(billion_laughs()), NETWORKS)
     with pytest.raises(RefusedError, match="too many arguments"):
         to_plain_data(value)
@@ -378,7 +378,7 @@ def test_a_network_that_contains_itself(tmp_path: Path) -> None:
 def test_arguments_of_huge_networks(
     changed: dict[str, Any], message: str, tmp_path: Path, witness: Path
 ) -> None:
-    """What the weights do not fill is not made: 2^20 inputs to a mapping network would be 128 MiB and more."""
+    """Networks larger than their weights are not allocated: 2^20 inputs to a mapping network would be 128 MiB."""
     path = tmp_path / "giant.pkl"
     path.write_bytes(network_pickle("stylegan2_uncond_32", witness, changed=changed))
     before = peak()

@@ -1,4 +1,4 @@
-"""The small classifier: the same weights for the same images and seed, and nobody else's random state."""
+"""The small classifier: the same weights for the same images and seed, independent of global random state."""
 
 import torch
 

@@ -38,7 +38,7 @@ def metrics(digits_data):
     return metrics
 
 
-def test_classifier_knows_the_held_out_digits():
+def test_classifier_is_accurate_on_held_out_digits():
     classifier, _ = load_digits_classifier()
     images, labels = all_samples(Digits(split="val", image_size=16))
     assert len(labels) == 360
@@ -155,8 +155,8 @@ def test_mirrored_training_digits_do_not_move_the_reference(metrics, datamodule,
 
 def test_says_what_it_is(metrics, capsys, digits_data):
     metrics.prepare(digits_data)
-    told = " ".join(capsys.readouterr().out.split())
-    assert "fd_digits_real is 0." in told and "train split of Digits" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "fd_digits_real is 0." in output and "train split of Digits" in output
     assert metrics.best == "fd_digits" and metrics.mode == "min"
     assert metrics.protocol["num_images"] == 1437
     assert len(metrics.protocol["extractor_sha256"]) == 64

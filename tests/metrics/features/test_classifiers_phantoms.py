@@ -1,4 +1,4 @@
-"""The classifier of phantoms, and what protocol=phantoms says of real slices."""
+"""The classifier of phantoms, and protocol=phantoms on real slices."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The classifier of notes, and what its metrics say of real clips and of noise."""
+"""The classifier of notes, and its metrics on real clips and on noise."""
 
 from collections.abc import Callable, Iterator
 
@@ -39,7 +39,7 @@ def val() -> Tones:
     return Tones(split="val")
 
 
-def test_it_knows_the_held_out_notes(val: Tones) -> None:
+def test_it_is_accurate_on_held_out_notes(val: Tones) -> None:
     state = torch.get_rng_state()
     classifier, sha256 = load_tones_classifier()
     assert torch.equal(torch.get_rng_state(), state), "the caller's random state is its own"

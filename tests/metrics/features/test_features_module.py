@@ -28,7 +28,7 @@ def made(**options):
     return extractor
 
 
-def test_what_the_module_sees_is_what_is_said():
+def test_the_module_sees_the_described_input():
     images = textures(5, 0)
     plain = made()(images, ["features"])["features"]
     torch.testing.assert_close(plain, 2 * (images.float() / 127.5 - 1).mean((2, 3)))

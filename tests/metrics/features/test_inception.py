@@ -128,7 +128,7 @@ def test_the_clean_resizer_is_that_of_clean_fid(size):
     assert ours.min() == 0 and ours.max() == 255, "there is overshoot, and it is cut off"
 
 
-def test_resizers_differ_and_are_said(inception, inception_file):
+def test_resizers_differ_and_are_recorded(inception, inception_file):
     clean = Inception(resizer="clean", weights=str(inception_file))
     clean.load(CPU)
     images = textures(2, 0)
@@ -168,7 +168,7 @@ def test_rgba_is_rejected(inception):
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """An empty torch cache and a network that cannot be reached; gives the path of the usual weights."""
+    """An empty torch cache without network access; gives the path of the usual weights."""
 
     def unreachable(request):
         raise urllib.error.URLError("Name or service not known")

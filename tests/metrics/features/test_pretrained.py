@@ -145,7 +145,7 @@ def test_clip_is_torch_fidelitys(tmp_path, model, size):
     assert extractor.sha256 == sha256(path)
 
 
-def test_clips_state_alone_will_do_and_the_batch_does_not_matter(clip_file, tmp_path):
+def test_clip_reads_a_state_dict_and_does_not_depend_on_the_batch(clip_file, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         state = torch.jit.load(str(clip_file)).state_dict()

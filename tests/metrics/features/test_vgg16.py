@@ -1,4 +1,4 @@
-"""LPIPS as the distance of a projection, and what stands in for it."""
+"""LPIPS as the distance of a projection, and its substitute."""
 
 from pathlib import Path
 

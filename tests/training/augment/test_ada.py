@@ -237,7 +237,7 @@ def test_nothing_observed_changes_nothing():
 
 
 def overfit(ada: ADA, number: int, seed: int) -> list[float]:
-    """Let a D that tells its training images the better the less they are augmented look at batches of 64."""
+    """Run ADA on a D that recognizes its training images, less so the more they are augmented."""
     generator = torch.Generator().manual_seed(seed)
     path = []
     for _ in range(number):
@@ -285,7 +285,7 @@ def one_rank(rank: int, logits: torch.Tensor, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_ranks_adapt_alike_to_what_all_of_them_see(tmp_path):
+def test_ranks_adapt_equally_to_the_images_of_all(tmp_path):
     torch.manual_seed(0)
     logits = torch.rand(7, 64) - 0.2  # r_t about 0.6; the seventh step is not yet acted on
     context = multiprocessing.get_context("fork")
@@ -315,7 +315,7 @@ def test_a_fixed_p_neither_adapts_nor_is_taken_from_a_checkpoint():
     assert ada.p == 0.3
     ada.p = 0.6  # as a schedule does
     assert ada.metrics()["p"].item() == pytest.approx(0.6)
-    adapting = ADA(p=0.2)  # the other way round it begins where it is told to
+    adapting = ADA(p=0.2)  # the other way round it begins where it is output to
     adapting.load_state_dict(ada.state_dict())
     assert adapting.p.item() == pytest.approx(0.2)
 

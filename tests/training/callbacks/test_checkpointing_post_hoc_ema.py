@@ -1,4 +1,4 @@
-"""Averages that are kept: the direct one of a run, in a straight line and in two pieces."""
+"""Saved averages equal the direct average of a run, uninterrupted and resumed."""
 
 from pathlib import Path
 from typing import Any

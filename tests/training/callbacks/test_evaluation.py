@@ -1,4 +1,4 @@
-"""The best checkpoint is that of all the run, however often it was stopped, and evaluations say what they cost."""
+"""The best checkpoint is that of the whole run, also after stops; the cost of evaluations is logged."""
 
 import json
 from contextlib import nullcontext

@@ -10,7 +10,7 @@ from gan_lab.errors import InputError
 from gan_lab.training.loggers.files import DAMAGED_FILE, STOPPED, JsonLogger, read_metrics
 
 
-def test_rewind_forgets_what_lies_after(tmp_path: Path) -> None:
+def test_rewind_removes_later_entries(tmp_path: Path) -> None:
     logger = JsonLogger(run_dir=tmp_path)
     for kimg in (1.0, 2.0, 2.0, 3.0):
         logger.log_metrics({"kimg": kimg, "x": kimg})
@@ -43,7 +43,7 @@ def test_a_last_line_that_a_kill_cut_short(tmp_path: Path) -> None:
         b"[" * 100_000,
     ],
 )
-def test_a_damaged_line_is_named_left_out_and_kept_aside(
+def test_a_damaged_line_is_reported_skipped_and_kept_in_another_file(
     tmp_path: Path, line: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "metrics.jsonl"
@@ -77,7 +77,7 @@ def test_what_is_not_a_file_is_named(tmp_path: Path, what: Callable[[Path], obje
         read_metrics(tmp_path / "metrics.jsonl")
 
 
-def test_of_an_entry_numbers_alone_are_read(tmp_path: Path) -> None:
+def test_only_numbers_of_an_entry_are_read(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(
         '{"kimg": 1, "a": 2.5, "b": NaN, "text": "x", "list": [1], "nothing": null, "yes": true, '
         f'"large": {10**400}, "\\ud800": 1, "\\u001b[2J": 1, "deep": {{"a": 1}}}}\n'

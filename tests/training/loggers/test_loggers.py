@@ -60,7 +60,7 @@ class Letters(Service[list[str]]):
     def log_advice(self, advice: Sequence[str], kimg: float) -> None: ...
 
 
-def test_a_service_that_fails_is_left_alone(
+def test_a_failing_service_is_not_called_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service, tried = Letters(run_dir=tmp_path), []

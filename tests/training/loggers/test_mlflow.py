@@ -122,7 +122,7 @@ def test_training_goes_on_without_its_server(
     assert not (tmp_path / ".mlflow").exists()
 
 
-def test_what_to_install_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gan_lab.training.loggers.mlflow.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"\[mlflow\]"):
         logger(tmp_path)
