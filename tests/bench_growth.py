@@ -152,8 +152,8 @@ def line(kind: str, count: int, folder: Path) -> None:
     {"zip": make_zip, "shards": make_shards, "index": make_index}[kind](path, count)
     made = time.process_time() - begin
     environment = {**os.environ, "GAN_LAB_CACHE": str(folder / f"cache-{path.name}")}
-    words = [sys.executable, __file__, "--measure", kind, str(path)]
-    run = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+    command = [sys.executable, __file__, "--measure", kind, str(path)]
+    run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     found = json.loads(run.stdout.splitlines()[-1])
     cells = [f"{found['first']:.2f} s", f"{found['again']:.2f} s"]
     cells += [f"{found['us']:.0f} µs" if "us" in found else "-"]

@@ -50,7 +50,7 @@ class Peer:
         shape: of an image.
         classes: of the data.
         batch: images of a step.
-        words: overrides of ours.
+        overrides: of ours.
         sides: further overrides of ours, by the name of a side.
         theirs: `batch -> (networks, phases)`, imported from the clone.
     """
@@ -58,7 +58,7 @@ class Peer:
     shape: tuple[int, int, int]
     classes: int = 0
     batch: int = 8
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     sides: dict[str, tuple[str, ...]]
     theirs: Callable[[Batch], tuple[Sequence[nn.Module], Parts]]
 
@@ -196,7 +196,7 @@ PEERS = {
     "gat": Peer(
         shape=(4, 32, 32),
         classes=1000,
-        words=("model=gat", "augment.diffaugment.policy=[color,translation,cutout,flip]"),
+        overrides=("model=gat", "augment.diffaugment.policy=[color,translation,cutout,flip]"),
         sides={
             "elementwise, micro-batches of 4": (
                 "model.generator.recompute=elementwise",
@@ -219,7 +219,7 @@ PEERS = {
     ),
     "stylegan2": Peer(
         shape=(3, 64, 64),
-        words=(
+        overrides=(
             "model=stylegan2",
             "model.generator.channel_max=128",
             "model.discriminator.channel_max=128",
@@ -228,18 +228,18 @@ PEERS = {
         theirs=stylegan2,
     ),
     "r3gan": Peer(
-        shape=(3, 32, 32), batch=2, words=("model=r3gan",), sides={"ours": ()}, theirs=r3gan
+        shape=(3, 32, 32), batch=2, overrides=("model=r3gan",), sides={"ours": ()}, theirs=r3gan
     ),
 }
 
 
 def our_steps(
-    peer: Peer, words: Sequence[str], batch: Batch, count: int
+    peer: Peer, overrides: Sequence[str], batch: Batch, count: int
 ) -> tuple[list[int], list[Costs]]:
     """Return numbers of parameters of G and D, and the costs of so many steps of ours, each with all penalties."""
     quiet()
     channels, *size = peer.shape
-    config = composed(*peer.words, f"batch_size={peer.batch}", *words)
+    config = composed(*peer.overrides, f"batch_size={peer.batch}", *overrides)
     module = build_model(config, images_of(size, channels=channels, classes=peer.classes))
     phases, take = Phases(module, Meter(torch.device("cpu"))), module.training_step
     costs: list[Costs] = []

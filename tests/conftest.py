@@ -79,8 +79,8 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DictConfi
 
     def composed(*overrides: str, root: str = "train") -> DictConfig:
         # ${run_name:} asks Hydra for the command line, which there is none of
-        words = ("name=test", *overrides) if root == "train" else overrides
-        found = kept.get(("compose", root, *words), lambda: once(words, root))
+        options = ("name=test", *overrides) if root == "train" else overrides
+        found = kept.get(("compose", root, *options), lambda: once(options, root))
         config: DictConfig = pickle.loads(found)
         return config
 

@@ -14,9 +14,9 @@ from gan_lab.commands.launch import SWITCHES, expand_switches, flags_last, launc
 from gan_lab.config import conf_dir
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
-def test_help_names_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    main(words)
+@pytest.mark.parametrize("args", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_command(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(args)
     out = capsys.readouterr().out
     assert all(f"  {name} " in out for name in COMMANDS)
 
@@ -50,8 +50,8 @@ def test_help_has_the_keys_of_what_is_chosen(
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.yaml").write_text("shade: 3 # of gray\n")
-    words = ["-m", "-h", "--config-dir", str(tmp_path), "data=mine", "regularizer=[r2,lecam]"]
-    assert launch("train", words) == 0
+    args = ["-m", "-h", "--config-dir", str(tmp_path), "data=mine", "regularizer=[r2,lecam]"]
+    assert launch("train", args) == 0
     out = capsys.readouterr().out
     assert "shade: 3 # of gray" in out and "mine" in re.findall(r"\n  data +(.*)", out)[0].split()
     assert "regularizer=r2, " in out and "regularizer=lecam, " in out
@@ -92,14 +92,14 @@ def test_a_path_is_taken_as_it_is_written(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    words = ["data=image_folder", f"data.root={path}", "--cfg", "job"]
-    assert launch("train", words) == 0
+    args = ["data=image_folder", f"data.root={path}", "--cfg", "job"]
+    assert launch("train", args) == 0
     root = yaml.safe_load(capsys.readouterr().out)["data"]["root"]
     assert root == path.replace("~", str(tmp_path))
 
 
 def test_what_hydra_reads_is_left_to_it() -> None:
-    words = [
+    args = [
         "a=[b,~/c]",
         "a='b",
         "a",
@@ -109,8 +109,8 @@ def test_what_hydra_reads_is_left_to_it() -> None:
         "a={b: c}",
         "lr=intervall(1,2)",
     ]
-    words += ["-m", "--config-dir", "~/é"]
-    assert quote_values(words) == words
+    args += ["-m", "--config-dir", "~/é"]
+    assert quote_values(args) == args
 
 
 def test_a_list_without_brackets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,8 +128,8 @@ def test_a_folder_that_cannot_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    words = ["model.generator.width=8", "threads=1", f"runs_dir={tmp_path}/file", "name=x"]
-    assert launch("train", words) == 2
+    args = ["model.generator.width=8", "threads=1", f"runs_dir={tmp_path}/file", "name=x"]
+    assert launch("train", args) == 2
     assert f"{tmp_path}/file/x could not be written: Not a dir" in capsys.readouterr().err
 
 
@@ -148,15 +148,27 @@ def test_a_broken_override(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_flags_may_come_first() -> None:
-    words = ["-m", "model=gan", "--config-dir", "mine", "seed=0,1", "--cfg=job"]
-    assert flags_last(words) == ["model=gan", "seed=0,1", "-m", "--config-dir", "mine", "--cfg=job"]
+    args = ["-m", "model=gan", "--config-dir", "mine", "seed=0,1", "--cfg=job"]
+    assert flags_last(args) == [
+        "model=gan",
+        "seed=0,1",
+        "-m",
+        "--config-dir",
+        "mine",
+        "--cfg=job",
+    ]
 
 
 def test_keys_that_are_true_or_false_may_be_flags() -> None:
-    words = ["run=a", "--preview", "--cfg", "job"]
-    assert expand_switches(words, SWITCHES["evaluate"]) == ["run=a", "preview=true", "--cfg", "job"]
+    args = ["run=a", "--preview", "--cfg", "job"]
+    assert expand_switches(args, SWITCHES["evaluate"]) == [
+        "run=a",
+        "preview=true",
+        "--cfg",
+        "job",
+    ]
     assert expand_switches(["--dry-run"], SWITCHES["train"]) == ["dry_run=true"]
-    assert expand_switches(words, ()) == words
+    assert expand_switches(args, ()) == args
 
 
 def test_a_users_own_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,7 @@ def test_a_model_brings_its_loss_and_penalties_and_the_command_line_wins(
 
 
 @pytest.mark.parametrize(
-    ("root", "words"),
+    ("root", "options"),
     [
         ("train", ["name=x", "model=wgan_gp", "loss=hinge", "regularizer=[r1,r2]", "d_steps=1"]),
         ("train", ["experiment=digits/stylegan2", "name=x", "++model.generator.new=[1,a]"]),
@@ -122,7 +122,7 @@ def test_a_model_brings_its_loss_and_penalties_and_the_command_line_wins(
     ],
 )
 def test_what_the_tests_keep_of_a_composition_is_what_hydra_composes(
-    tmp_path: Path, root: str, words: list[str]
+    tmp_path: Path, root: str, options: list[str]
 ) -> None:
     """Twice from the package's files, of which `tests.helpers.once` keeps parts, and once from others."""
     shutil.copytree(conf_dir(), tmp_path / "conf")
@@ -130,11 +130,11 @@ def test_what_the_tests_keep_of_a_composition_is_what_hydra_composes(
     for folder in (conf_dir(), conf_dir(), tmp_path / "conf"):
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(folder), version_base="1.3"):
-            config = hydra.compose(root, words, return_hydra_config=True)
+            config = hydra.compose(root, options, return_hydra_config=True)
         del config.hydra.runtime.config_sources
         found.append(OmegaConf.to_container(config))
     assert found[0] == found[1] == found[2]
-    assert found[0]["hydra"]["overrides"]["task"] == words  # type: ignore[index,call-overload]
+    assert found[0]["hydra"]["overrides"]["task"] == options  # type: ignore[index,call-overload]
 
 
 def test_long_names_fit_into_a_file_system_and_differ() -> None:

@@ -64,7 +64,7 @@ def test_outputs_are_stripped(path: Path) -> None:
 
 
 def trainings(notebook: nbformat.NotebookNode) -> Iterator[list[str]]:
-    """The words of `gan-lab train` where a notebook trains what is not there yet."""
+    """The overrides of `gan-lab train` in notebooks that train a missing run."""
     for cell in notebook.cells:
         for line in re.findall(r"^    +!gan-lab train (.*)", cell.source, re.MULTILINE):
             for model in ("lsgan", "dcgan") if "{model}" in line else ("",):
@@ -112,10 +112,10 @@ class Shell(InteractiveShell):
         self.displayhook.write_format_data = lambda data, _: self.shown.append(data)
 
     def system(self, line: str) -> None:
-        program, *words = shlex.split(self.var_expand(line, depth=1))
+        program, *overrides = shlex.split(self.var_expand(line, depth=1))
         assert program == "gan-lab"
         try:
-            main(words)
+            main(overrides)
         except SystemExit as end:
             assert not end.code, line
 
@@ -148,8 +148,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path: Path, shell: Shell) -> None:
     notebook = shortened(path)
-    for words in trainings(notebook):
-        assert launch("train", words) == 0
+    for overrides in trainings(notebook):
+        assert launch("train", overrides) == 0
     for cell in notebook.cells:
         if cell.cell_type == "code":
             shell.run_cell(cell.source).raise_error()

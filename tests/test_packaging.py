@@ -144,8 +144,8 @@ def test_citation_names_this_version_and_license() -> None:
 def test_constraints_pin_every_dependency_within_its_range() -> None:
     known = pins("constraints.txt")
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
-    asked = [Requirement(line) for group in groups for line in group]
-    for requirement in asked:
+    required = [Requirement(line) for group in groups for line in group]
+    for requirement in required:
         if requirement.name != PROJECT["name"]:
             assert known[canonicalize_name(requirement.name)] in requirement.specifier
 

@@ -79,11 +79,11 @@ def commands(*languages: str, program: str = "gan-lab") -> list[str]:
     return list(dict.fromkeys(line for line in lines if line.startswith(f"{program} ")))
 
 
-def words_of(line: str) -> tuple[str, list[str]]:
+def parse_command(line: str) -> tuple[str, list[str]]:
     """Return the command and its overrides as the command line hands them to Hydra."""
-    command, *words = shlex.split(line)[1:]
-    words = [path for word in words for path in sorted(glob(word)) or [word]]
-    return command, collect_paths(add_key(words, POSITIONAL.get(command)), LISTED.get(command))
+    command, *options = shlex.split(line)[1:]
+    options = [path for word in options for path in sorted(glob(word)) or [word]]
+    return command, collect_paths(add_key(options, POSITIONAL.get(command)), LISTED.get(command))
 
 
 def one_of_a_sweep(word: str) -> str | None:
@@ -110,9 +110,9 @@ def photos(folder: Path) -> None:
 )
 def test_every_command_composes(line: str) -> None:
     """Every key and every option of a group is there."""
-    command, words = words_of(line)
-    words = quote_values(flags_last(expand_switches(words, ("preview", "plots", "dry_run"))))
-    overrides = [word for word in words if not word.startswith("-")]
+    command, options = parse_command(line)
+    options = quote_values(flags_last(expand_switches(options, ("preview", "plots", "dry_run"))))
+    overrides = [word for word in options if not word.startswith("-")]
     overrides = [word for word in map(one_of_a_sweep, overrides) if word is not None]
     if command == "train" and not any(word.startswith("name=") for word in overrides):
         overrides.append("name=test")
@@ -141,20 +141,24 @@ def test_the_commands(
     # data before runs, and runs before what is made of them, whatever the order of the pages
     order = {"prepare-data": 0, "import-weights": 0, "train": 1}
     for line in sorted(lines, key=lambda line: order.get(shlex.split(line)[1], 2)):
-        command, words = words_of(line)
-        words = [word for word in words if not word.startswith(("total_kimg=", "num_images="))]
-        if command == "generate" and not any(word.startswith("seeds=") for word in words):
-            words.append("num_images=4")
+        command, overrides = parse_command(line)
+        overrides = [
+            word for word in overrides if not word.startswith(("total_kimg=", "num_images="))
+        ]
+        if command == "generate" and not any(word.startswith("seeds=") for word in overrides):
+            overrides.append("num_images=4")
         if command == "evaluate":
-            words.append(f"protocol.features.weights={inception_file}")
+            overrides.append(f"protocol.features.weights={inception_file}")
         small = []
         if command == "train":
-            styled = {"model=stylegan2", "experiment=digits/stylegan2"} & set(words)
+            styled = {"model=stylegan2", "experiment=digits/stylegan2"} & set(overrides)
             small = SMALL_STYLES if styled else SMALL
-        if any(word.startswith("micro_batch_size") for word in words):
-            words = ["micro_batch_size=2" if w.startswith("micro_batch_size") else w for w in words]
-        words = [word for word in words if not word.startswith("batch_size")]
-        assert launch(command, [*words, *small, *SHORT[command]]) == 0, line
+        if any(word.startswith("micro_batch_size") for word in overrides):
+            overrides = [
+                "micro_batch_size=2" if w.startswith("micro_batch_size") else w for w in overrides
+            ]
+        overrides = [word for word in overrides if not word.startswith("batch_size")]
+        assert launch(command, [*overrides, *small, *SHORT[command]]) == 0, line
     assert (tmp_path / "compare.html").exists() and (tmp_path / "digits-gan" / "README.md").exists()
     assert (tmp_path / "runs" / "photos" / "evaluation.json").exists()
     generated = tmp_path / "runs" / "photos" / "generated"
@@ -164,8 +168,8 @@ def test_the_commands(
 def test_the_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What uses a trained model."""
     monkeypatch.chdir(tmp_path)
-    words = ["experiment=quickstart", "name=demo", "total_kimg=0.1", "metrics=none", *SMALL]
-    assert launch("train", words) == 0
+    overrides = ["experiment=quickstart", "name=demo", "total_kimg=0.1", "metrics=none", *SMALL]
+    assert launch("train", overrides) == 0
     for page in PAGES:
         found: dict[str, object] = {}
         for block in blocks(page, "python"):
@@ -186,9 +190,9 @@ def test_an_architecture_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     lines = [line for line in commands("sh") if "mine" in line]
     assert [shlex.split(line)[1] for line in lines] == ["train", "generate"]
     for line in lines:
-        command, words = words_of(line)
+        command, overrides = parse_command(line)
         short = {"train": ["total_kimg=0.1", "metrics=none"], "generate": ["num_images=2"]}[command]
-        assert launch(command, [*words, *short]) == 0, line
+        assert launch(command, [*overrides, *short]) == 0, line
     del sys.modules["mynets"]
 
 

@@ -26,7 +26,7 @@ from tests.helpers.command_lines import lines
 SLOW_S = 20.0
 
 
-def run_command(words: list[str]) -> tuple[str, str]:
+def run_command(args: list[str]) -> tuple[str, str]:
     """Run a command line; return its outcome in one word, and its output."""
     found: list[dict[str, Any]] = []
     check = keys.check
@@ -41,7 +41,7 @@ def run_command(words: list[str]) -> tuple[str, str]:
     began = time.process_time()
     try:
         with redirect_stderr(said), redirect_stdout(io.StringIO()):
-            status = launch(words[0], words[1:])
+            status = launch(args[0], args[1:])
     except KeyboardInterrupt:
         raise
     except BaseException:
@@ -58,20 +58,18 @@ def run_command(words: list[str]) -> tuple[str, str]:
         return ("means it" if all(abs(n) < float("inf") for n in numbers) else "no number"), err
     if err.count("\n") and "Available options" not in err:
         return "several lines", err
-    keys_of_words = [word.partition("=")[0].split(".")[-1] for word in words[1:]]
-    return (
-        "rejected by name" if any(name in err for name in keys_of_words) else "no key named"
-    ), err
+    typed = [word.partition("=")[0].split(".")[-1] for word in args[1:]]
+    return ("rejected by name" if any(name in err for name in typed) else "no key named"), err
 
 
 def main(number: int, seeds: list[int]) -> int:
     counts: Counter[str] = Counter()
     with suppress(KeyboardInterrupt):
-        for words in (one for seed in seeds for one in lines(number, seed)):
-            end, said = run_command(words)
+        for args in (one for seed in seeds for one in lines(number, seed)):
+            end, said = run_command(args)
             counts[end] += 1
             if end not in ("means it", "rejected by name"):
-                print(f"{end}: gan-lab {' '.join(words)}\n    {said[-600:]}", flush=True)
+                print(f"{end}: gan-lab {' '.join(args)}\n    {said[-600:]}", flush=True)
     print(f"{counts.total()} command lines: {dict(counts)}")
     return int(set(counts) > {"means it", "rejected by name"})
 

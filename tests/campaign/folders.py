@@ -113,7 +113,7 @@ def hostile(run: Path, place: str, node: str, witness: Path) -> None:
     (run / "config.yaml").write_text(text)
 
 
-def words(root: Path) -> list[str]:
+def overrides(root: Path) -> list[str]:
     """The command that made the run."""
     return [*ELSE, "total_kimg=0.3", f"runs_dir={root}", "name=run"]
 
@@ -126,7 +126,7 @@ def commands(root: Path) -> dict[str, list[str]]:
         "export": [f"run={run}", f"out={root}/model"],
         "evaluate": [f"run={run}", "protocol=digits", "protocol.num_fake=80", f"out={root}/e.json"],
         "compare": [f"runs=[{run}]", f"out={root}/compare.html"],
-        "train": words(root),
+        "train": overrides(root),
     }
 
 
@@ -178,7 +178,7 @@ def main(which: list[str]) -> int:
     wrong = 0
     with TemporaryDirectory() as folder:
         whole, witness = Path(folder) / "whole", Path(folder) / "witness"
-        assert launch("train", [*words(whole), "total_kimg=0.2"]) == 0
+        assert launch("train", [*overrides(whole), "total_kimg=0.2"]) == 0
         (whole / "run" / "evaluation.json").write_text(json.dumps([]))
         configs = {
             f"{node} as {place}": lambda run, node=node, place=place: hostile(

@@ -40,10 +40,10 @@ PARTS = ("state_dict", "optimizer_states", "clock", "callbacks")
 PATIENCE_S = 3000.0
 
 
-def finish(words: list[str]) -> float:
+def finish(overrides: list[str]) -> float:
     """Train to the end and return how long it took."""
     began = time.monotonic()
-    child = in_a_child(words)
+    child = in_a_child(overrides)
     child.join(PATIENCE_S)
     if child.exitcode != 0:
         child.kill()
@@ -79,9 +79,11 @@ def killed(given: list[str], root: Path, kills: int, took: float, draw: random.R
     return done
 
 
-def attack(root: Path, words: tuple[str, ...], kills: int, draw: random.Random) -> tuple[int, int]:
+def attack(
+    root: Path, overrides: tuple[str, ...], kills: int, draw: random.Random
+) -> tuple[int, int]:
     """Kill runs of a model a number of times, and compare; return the numbers of kills and of runs."""
-    given = [*COMMON, "data.image_size=8", "total_kimg=1.2", *words, f"runs_dir={root}"]
+    given = [*COMMON, "data.image_size=8", "total_kimg=1.2", *overrides, f"runs_dir={root}"]
     took, done, runs = finish([*given, "name=straight"]), 0, 0
     while done < kills:
         done += killed(given, root, kills - done, took, draw)
@@ -95,12 +97,12 @@ def main(kills: int, names: list[str]) -> int:
     total, different = 0, 0
     with TemporaryDirectory() as folder:
         assert launch("train", [*ELSE, "total_kimg=0.1", f"runs_dir={folder}", "name=warm"]) == 0
-    for name, words in MODELS.items():
+    for name, overrides in MODELS.items():
         if names and name.split()[0] not in names:
             continue
         with TemporaryDirectory() as folder:
             try:
-                done, runs = attack(Path(folder), words, kills, random.Random(name))
+                done, runs = attack(Path(folder), overrides, kills, random.Random(name))
             except AssertionError as error:
                 different += 1
                 print(f"{name}: {str(error)[:500]}", flush=True)

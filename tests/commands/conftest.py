@@ -83,21 +83,21 @@ def train(tmp_path: Path, request: pytest.FixtureRequest) -> Train:
         if not (overrides or status or run.exists()) and base is TINY:
             copy_run(request.getfixturevalue("finished"), run)
             return run
-        words = [*base, "total_kimg=0.2", f"runs_dir={tmp_path}/runs", f"name={name}", *overrides]
-        assert launch("train", words) == status
+        options = [*base, "total_kimg=0.2", f"runs_dir={tmp_path}/runs", f"name={name}", *overrides]
+        assert launch("train", options) == status
         return run
 
     return trained
 
 
-def train_and_exit(words: list[str]) -> None:
+def train_and_exit(overrides: list[str]) -> None:
     """Train, and exit with the command's status."""
-    sys.exit(launch("train", words))
+    sys.exit(launch("train", overrides))
 
 
-def in_a_child(words: list[str]) -> multiprocessing.Process:
+def in_a_child(overrides: list[str]) -> multiprocessing.Process:
     """Start `gan-lab train` in a forked process, which has everything imported already."""
-    child = multiprocessing.get_context("fork").Process(target=train_and_exit, args=(words,))
+    child = multiprocessing.get_context("fork").Process(target=train_and_exit, args=(overrides,))
     child.start()
     return child
 

@@ -25,9 +25,9 @@ BACK_D = 2 * IN_D - PIXELS * UNITS * PIECES
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Any:
-    def measured(*words: str) -> dict[str, Any]:
+    def measured(*overrides: str) -> dict[str, Any]:
         out = tmp_path / "bench.json"
-        assert launch("bench", [*TINY, f"out={out}", *words]) == 0
+        assert launch("bench", [*TINY, f"out={out}", *overrides]) == 0
         return dict(json.loads(out.read_text()))
 
     return measured
@@ -46,8 +46,8 @@ def test_operations_are_those_counted_by_hand(bench: Any) -> None:
 def test_a_lazy_penalty_is_weighted_by_its_interval_and_another_measured_separately(
     bench: Any,
 ) -> None:
-    words = ("regularizer=[r1,gradient_penalty]", "regularizer.r1.interval=4", "d_steps=2")
-    steps = bench("parts=[steps]", *words)["steps"]
+    overrides = ("regularizer=[r1,gradient_penalty]", "regularizer.r1.interval=4", "d_steps=2")
+    steps = bench("parts=[steps]", *overrides)["steps"]
     phases = steps["phases"]
     times = {name: cost.get("times_per_step") for name, cost in phases.items()}
     assert times == {
@@ -124,8 +124,8 @@ def test_processes_against_threads(bench: Any) -> None:
 
 @pytest.mark.slow
 def test_compiled_phases_have_the_operations_of_those_that_are_not(bench: Any) -> None:
-    words = ("parts=[steps]", "rounds=1", "warmup=0")
-    ours, theirs = bench(*words, "compile=aot_eager"), bench(*words)
+    overrides = ("parts=[steps]", "rounds=1", "warmup=0")
+    ours, theirs = bench(*overrides, "compile=aot_eager"), bench(*overrides)
     assert (ours["compile"], theirs["compile"]) == ("aot_eager", None)
     for name, phase in theirs["steps"]["phases"].items():
         assert ours["steps"]["phases"][name]["flops"] == phase["flops"]
@@ -140,7 +140,7 @@ def test_a_lazy_penalty_skips_the_plain_loop(bench: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["parts=[step]"], "steps, loop, data, metrics, ranks"),
         (["parts=[ranks]", "ranks=1"], "ranks=1 must be"),
@@ -152,13 +152,13 @@ def test_a_lazy_penalty_skips_the_plain_loop(bench: Any) -> None:
     ],
 )
 def test_options_without_effect_are_rejected(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert launch("bench", [*TINY, *words]) == 2
+    assert launch("bench", [*TINY, *overrides]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_an_evaluation_is_timed_with_and_without_the_generator(bench: Any) -> None:
-    words = ("data=digits", "data.image_size=8", "data.channels=1", "metrics=digits")
-    rates = bench("parts=[metrics]", *words)["metrics"]
+    overrides = ("data=digits", "data.image_size=8", "data.channels=1", "metrics=digits")
+    rates = bench("parts=[metrics]", *overrides)["metrics"]
     assert 0 < rates["sampling_and_metrics_img_per_s"] < rates["metrics_img_per_s"]

@@ -59,7 +59,7 @@ def test_it_is_made_for_the_metrics_that_the_runs_have(
         {"metrics/fd_digits": 2.0, "metrics/fd_digits_real": 0.3, "best/fd_digits": 1.0},
     ]
     assert launch("dashboard", ["project=p", "name=Mine"]) == 0
-    (view,) = [a["variables"] for a in online.asked if "upsertView" in a["query"]]
+    (view,) = [a["variables"] for a in online.requests if "upsertView" in a["query"]]
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("me", "p", "Mine")
     assert "metrics/fd_digits" in view["spec"] and "metrics/accuracy_digits" in view["spec"]
     assert "fd_digits_real" not in view["spec"]

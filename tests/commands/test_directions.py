@@ -18,8 +18,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {model: tiny_run(tmp_path_factory, model) for model in ("stylegan2", "biggan")}
 
 
-def find(run: Path, out: Path, *words: str, status: int = 0) -> Path:
-    assert launch("directions", [f"run={run}", f"out={out}", *words]) == status
+def find(run: Path, out: Path, *overrides: str, status: int = 0) -> Path:
+    assert launch("directions", [f"run={run}", f"out={out}", *overrides]) == status
     return out
 
 
@@ -27,7 +27,7 @@ def test_directions_in_w_and_generate_along_them(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = runs["stylegan2"]
-    words = [
+    overrides = [
         "layers=coarse",
         "count=3",
         "samples=200",
@@ -35,7 +35,7 @@ def test_directions_in_w_and_generate_along_them(
         "classes=[1,2]",
         "amounts=[-1,2]",
     ]
-    out = find(run, tmp_path / "found", *words)
+    out = find(run, tmp_path / "found", *overrides)
     names = {p.name for p in out.iterdir()}
     assert names == {
         "directions.safetensors",
@@ -51,14 +51,14 @@ def test_directions_in_w_and_generate_along_them(
         pixels = np.asarray(sheet)
     shown = to_uint8(moved)[1, 0].repeat_interleave(4, 0).repeat_interleave(4, 1).numpy()
     assert np.array_equal(pixels[-67:-3, -67:-3], shown), "the second seed, the last amount"
-    words = [
+    overrides = [
         "seeds=[4,9]",
         f"directions={out}/directions.safetensors",
         "move=[0,2]",
         "format=npz",
     ]
     drawn = tmp_path / "drawn"
-    assert launch("generate", [f"run={run}", f"out={drawn}", "classes=1", *words]) == 0
+    assert launch("generate", [f"run={run}", f"out={drawn}", "classes=1", *overrides]) == 0
     images = np.load(drawn / "images.npz")["images"]
     assert np.array_equal(images[0, ..., 0], to_uint8(moved)[0, 0].numpy())
 
@@ -72,7 +72,7 @@ def test_directions_in_z(runs: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "words", "message"),
+    ("model", "overrides", "message"),
     [
         ("biggan", ["method=ganspace"], "use method=sefa"),
         ("biggan", ["layers=0"], "has no styles to choose layers of"),
@@ -88,9 +88,9 @@ def test_bad_input(
     runs: dict[str, Path],
     tmp_path: Path,
     model: str,
-    words: list[str],
+    overrides: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    find(runs[model], tmp_path / "out", *words, status=2)
+    find(runs[model], tmp_path / "out", *overrides, status=2)
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -50,8 +50,12 @@ def test_nothing_is_written_and_the_most_expensive_step_is_taken(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    words = ("regularizer=[r1,r2,gradient_penalty]", "regularizer.r1.interval=16", "augment=ada")
-    train(*words, "regularizer.r2.interval=7", "dry_run=true", "total_kimg=1")
+    overrides = (
+        "regularizer=[r1,r2,gradient_penalty]",
+        "regularizer.r1.interval=16",
+        "augment=ada",
+    )
+    train(*overrides, "regularizer.r2.interval=7", "dry_run=true", "total_kimg=1")
     assert not (tmp_path / "runs").exists()
     # at both ends of training, one step to warm up and two to measure
     assert [seen for seen, _ in steps] == [0, 0, 0, 984, 984, 984]

@@ -16,8 +16,8 @@ def test_a_table_of_lengths(
         "callbacks=[default,post_hoc_ema]", "callbacks.post_hoc_ema.every_kimg=0.05", base=TINY
     )
     capsys.readouterr()
-    words = [f"run={run}", "device=cpu", "checkpoint=last"]
-    assert launch("ema", [*words, "lengths=[0.05,0.1]"]) == 0
+    overrides = [f"run={run}", "device=cpu", "checkpoint=last"]
+    assert launch("ema", [*overrides, "lengths=[0.05,0.1]"]) == 0
     out = capsys.readouterr().out
     results = json.loads((run / "evaluation.json").read_text())
     assert [one["fake"]["weights"] for one in results] == [
@@ -29,10 +29,10 @@ def test_a_table_of_lengths(
     assert len(set(values)) == 3
     assert f"best fd_digits: {min(values):.4g}" in out
     # the same of evaluate, and images of that average
-    assert launch("evaluate", [*words, "ema=0.1", f"out={tmp_path}/one.json"]) == 0
+    assert launch("evaluate", [*overrides, "ema=0.1", f"out={tmp_path}/one.json"]) == 0
     (one,) = json.loads((tmp_path / "one.json").read_text())
     assert one["metrics"][0]["value"] == pytest.approx(values[2], rel=1e-6)
-    assert launch("generate", [*words, "ema=0.1", "num_images=1", "format=png"]) == 0
+    assert launch("generate", [*overrides, "ema=0.1", "num_images=1", "format=png"]) == 0
     assert any("ema0.1" in str(path) for path in (run / "generated").iterdir())
-    assert launch("ema", [*words, "lengths=[0.5]"]) == 2
+    assert launch("ema", [*overrides, "lengths=[0.5]"]) == 2
     assert "lengths" in capsys.readouterr().err

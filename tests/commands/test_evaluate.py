@@ -31,8 +31,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return short_run(tmp_path_factory)
 
 
-def evaluate(*words: str, status: int = 0) -> None:
-    assert launch("evaluate", ["device=cpu", *words]) == status
+def evaluate(*overrides: str, status: int = 0) -> None:
+    assert launch("evaluate", ["device=cpu", *overrides]) == status
 
 
 def metrics(result: dict[str, Any]) -> dict[str, float]:
@@ -96,8 +96,8 @@ def test_agrees_with_training_and_records_how_it_was_made(
 
 def test_results_add_up_and_the_same_question_has_one_answer(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "results" / "all.json"
-    for words in ([], ["seed=1"], [], ["weights=raw"], ["truncation=0.5"], ["batch_size=7"]):
-        evaluate(f"run={run}", *FEW, f"out={out}", *words)
+    for overrides in ([], ["seed=1"], [], ["weights=raw"], ["truncation=0.5"], ["batch_size=7"]):
+        evaluate(f"run={run}", *FEW, f"out={out}", *overrides)
     found = json.loads(out.read_text())
     assert [(r["seed"], r["fake"]["weights"], r["fake"]["truncation"]) for r in found] == [
         (1, "ema", None),
@@ -109,8 +109,8 @@ def test_results_add_up_and_the_same_question_has_one_answer(run: Path, tmp_path
 
 
 def test_standing_statistics_are_recorded_and_used(tmp_path: Path) -> None:
-    words = [*TINY, "model=dcgan", "model.generator.width=4", "total_kimg=0.05"]
-    assert launch("train", [*words, f"runs_dir={tmp_path}", "name=normed"]) == 0
+    overrides = [*TINY, "model=dcgan", "model.generator.width=4", "total_kimg=0.05"]
+    assert launch("train", [*overrides, f"runs_dir={tmp_path}", "name=normed"]) == 0
     for more in ([], ["standing_statistics=256", "truncation=0.5"]):
         evaluate(f"run={tmp_path}/normed", *FEW, *more)
     plain, standing = json.loads((tmp_path / "normed" / "evaluation.json").read_text())
@@ -138,11 +138,11 @@ def test_another_extractor_leaves_out_what_it_cannot(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "evaluation.json"
-    words = ("protocol=fid10k", "features=digits", "protocol.num_fake=300", f"out={out}")
-    evaluate(f"run={run}", *words)
+    overrides = ("protocol=fid10k", "features=digits", "protocol.num_fake=300", f"out={out}")
+    evaluate(f"run={run}", *overrides)
     assert set(metrics(latest(out))) == {"fd_digits_300_full", "score_digits_300"}
     assert latest(out)["protocol"] == "fid10k_digits"
-    evaluate(f"run={run}", *words, "+protocol.metrics.sfid._target_=gan_lab.metrics.feature_metrics.Frechet",
+    evaluate(f"run={run}", *overrides, "+protocol.metrics.sfid._target_=gan_lab.metrics.feature_metrics.Frechet",
              "+protocol.metrics.sfid.output=spatial")  # fmt: skip
     assert "metrics.sfid is left out" in capsys.readouterr().out
 
@@ -183,11 +183,11 @@ def test_a_run_against_files_and_against_their_features(
 ) -> None:
     real = save_images(tmp_path / "real", textures(90, 0, size=8, channels=1))
     out, kept = tmp_path / "evaluation.json", tmp_path / "real.npz"
-    words = ("protocol=kid5k", "features=digits", "protocol.num_fake=80", f"out={out}",
+    overrides = ("protocol=kid5k", "features=digits", "protocol.num_fake=80", f"out={out}",
              "+protocol.metrics.kid.subset_size=40")  # fmt: skip
-    evaluate(f"run={run}", f"real={real}", *words, f"save_real_features={kept}")
+    evaluate(f"run={run}", f"real={real}", *overrides, f"save_real_features={kept}")
     shutil.rmtree(real)
-    evaluate(f"run={run}", f"real={kept}", *words)
+    evaluate(f"run={run}", f"real={kept}", *overrides)
     first, second = json.loads(out.read_text())
     assert first["metrics"] == second["metrics"]
     assert second["real"]["features_from"] == str(kept)
@@ -196,32 +196,34 @@ def test_a_run_against_files_and_against_their_features(
     assert "lacks statistics of features" in capsys.readouterr().err
     means = ("features=module", "features.name=flat", "features.module._target_=torch.nn.Flatten")
     width = "features.outputs={features: 64}"
-    evaluate(f"run={run}", f"real={kept}", *words, *means, width, "features.channels=[1]", status=2)
+    evaluate(
+        f"run={run}", f"real={kept}", *overrides, *means, width, "features.channels=[1]", status=2
+    )
     assert "made with extractor 'gan_lab digits classifier'" in capsys.readouterr().err
 
 
 def test_an_exported_model_has_the_metrics_of_its_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("protocol=digits", "protocol.num_fake=300", "protocol.reference_split=null")
+    overrides = ("protocol=digits", "protocol.num_fake=300", "protocol.reference_split=null")
     assert launch("export", [f"run={run}", f"out={tmp_path}/model"]) == 0
     kept, out = tmp_path / "real.npz", tmp_path / "all.json"
-    evaluate(f"run={run}", *words, f"save_real_features={kept}", f"out={out}")
-    evaluate(f"run={tmp_path}/model", f"real={kept}", *words, f"out={out}")
+    evaluate(f"run={run}", *overrides, f"save_real_features={kept}", f"out={out}")
+    evaluate(f"run={tmp_path}/model", f"real={kept}", *overrides, f"out={out}")
     first, second = json.loads(out.read_text())
     assert first["metrics"] == second["metrics"]
     assert (second["fake"]["checkpoint"], second["fake"]["weights"]) == ("model.safetensors", "ema")
     assert first["fake"]["kimg"] == second["fake"]["kimg"]
-    evaluate(f"run={tmp_path}/model", f"real={run}", *words, f"out={out}")
+    evaluate(f"run={tmp_path}/model", f"real={run}", *overrides, f"out={out}")
     against = latest(out)
     assert against["num_real"] == 300 and metrics(against)["fd_digits"] == pytest.approx(
         0, abs=1e-6
     )
     evaluate(f"run={tmp_path}/model", f"real={kept}", status=2)
     assert "protocol= is missing" in capsys.readouterr().err
-    evaluate(f"run={tmp_path}/model", *words, status=2)
+    evaluate(f"run={tmp_path}/model", *overrides, status=2)
     assert "real= is missing" in capsys.readouterr().err
-    evaluate(f"run={tmp_path}/model", f"real={kept}", *words, "weights=raw", status=2)
+    evaluate(f"run={tmp_path}/model", f"real={kept}", *overrides, "weights=raw", status=2)
     assert "holds the ema weights alone" in capsys.readouterr().err
 
 
@@ -253,25 +255,25 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_metrics(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = (
+    overrides = (
         f"run={run}",
         "protocol=digits",
         "protocol.num_fake=300",
         "protocol.reference_split=null",
     )
     counted = Counted(monkeypatch)
-    evaluate(*words, f"out={tmp_path}/straight.json")
+    evaluate(*overrides, f"out={tmp_path}/straight.json")
     assert counted.seen == 360 + 300
     shutil.rmtree(own_cache / "features")
     counted.seen, seen = 0, []
     for stop_after in (100, 360 + 150):  # in the real images, then in the generated ones
         counted.stop_after = stop_after
         with pytest.raises(KeyboardInterrupt):
-            evaluate(*words, f"out={tmp_path}/resumed.json")
+            evaluate(*overrides, f"out={tmp_path}/resumed.json")
         seen.append(counted.seen)
         assert "the same command resumes" in capsys.readouterr().out
     counted.stop_after = None
-    evaluate(*words, f"out={tmp_path}/resumed.json")
+    evaluate(*overrides, f"out={tmp_path}/resumed.json")
     assert "features of" in capsys.readouterr().out
     # a chunk that was not complete is the only thing done twice
     assert 660 <= counted.seen <= 660 + 2 * 63
@@ -279,7 +281,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_metrics(
     assert straight["metrics"] == resumed["metrics"]
     assert not list(own_cache.glob("features/fake-*/*")), "what was generated is cleared away"
     counted.seen = 0
-    evaluate(*words, f"out={tmp_path}/again.json")
+    evaluate(*overrides, f"out={tmp_path}/again.json")
     assert counted.seen == 300, "real images are looked at once"
 
 
@@ -298,7 +300,7 @@ def test_preview_measures_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         ([], "run= is missing"),
         (["run={run}", "fake={fake}"], "give one of them"),
@@ -323,12 +325,12 @@ def test_preview_measures_and_writes_nothing(
 def test_bad_input(
     run: Path,
     folders: tuple[Path, Path],
-    words: list[str],
+    overrides: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     filled = [word.format(run=run, fake=folders[0], real=folders[1]) if "=" in word and "{" in word
-              else word for word in words]  # fmt: skip
+              else word for word in overrides]  # fmt: skip
     assert launch("evaluate", filled) == 2
     assert message in capsys.readouterr().err
 
@@ -399,10 +401,10 @@ def test_outside_a_checkout_there_is_no_revision(
 
 
 def test_plots_of_features_classes_and_truncation(run: Path, tmp_path: Path) -> None:
-    words = (f"run={run}", *SMALL, f"out={tmp_path}/all.json", "plots=true")
-    words += ("+protocol.metrics.class_frechet.allow_singular=true",)
-    words += ("+protocol.metrics.kernel.subset_size=300", "truncations=[0.5,2]")
-    evaluate(*words)
+    overrides = (f"run={run}", *SMALL, f"out={tmp_path}/all.json", "plots=true")
+    overrides += ("+protocol.metrics.class_frechet.allow_singular=true",)
+    overrides += ("+protocol.metrics.kernel.subset_size=300", "truncations=[0.5,2]")
+    evaluate(*overrides)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert {"features.png", "truncation.png"} <= drawn
     assert sum("class" in name for name in drawn) == 1
@@ -416,7 +418,7 @@ def test_plots_of_features_classes_and_truncation(run: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (("truncations=[0.5,1]",), "set plots=true"),
         (("plots=true", "truncations=[1]"), "two values of truncation"),
@@ -425,11 +427,11 @@ def test_plots_of_features_classes_and_truncation(run: Path, tmp_path: Path) -> 
 def test_curves_that_cannot_be_drawn(
     run: Path,
     tmp_path: Path,
-    words: tuple[str, ...],
+    overrides: tuple[str, ...],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    evaluate(f"run={run}", *SMALL, f"out={tmp_path}/all.json", *words, status=2)
+    evaluate(f"run={run}", *SMALL, f"out={tmp_path}/all.json", *overrides, status=2)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "all.json").exists()
 
@@ -437,16 +439,16 @@ def test_curves_that_cannot_be_drawn(
 def test_metrics_of_a_generator_alone(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("protocol=ppl50k", "features=digits", "protocol.num_fake=20")
-    words += ("protocol.metrics.ppl.epsilon=0.5", f"out={tmp_path}/all.json")
-    evaluate(f"run={run}", *words, "protocol.metrics.ppl.space=z")
+    overrides = ("protocol=ppl50k", "features=digits", "protocol.num_fake=20")
+    overrides += ("protocol.metrics.ppl.epsilon=0.5", f"out={tmp_path}/all.json")
+    evaluate(f"run={run}", *overrides, "protocol.metrics.ppl.space=z")
     assert "were extracted before" not in capsys.readouterr().out
     (record,) = json.loads((tmp_path / "all.json").read_text())
     assert metrics(record).keys() == {"path_digits_z_end_20"} and record["real"] is None
     assert record["settings"]["metrics"]["ppl"]["epsilon"] == 0.5
-    evaluate(f"run={run}", *words, status=2)
+    evaluate(f"run={run}", *overrides, status=2)
     assert "no styles w; set space=z" in capsys.readouterr().err
-    evaluate(f"run={run}", *words, "protocol.metrics.ppl.space=z", "preview=true")
+    evaluate(f"run={run}", *overrides, "protocol.metrics.ppl.space=z", "preview=true")
     assert re.search(r"path +│ +20 │ +20 │ +[\d.e+]+ │", capsys.readouterr().out)
 
 

@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return short_run(tmp_path_factory)
 
 
-def as_torchrun(rank: int, port: int, folder: Path, words: list[str]) -> None:
+def as_torchrun(rank: int, port: int, folder: Path, overrides: list[str]) -> None:
     """A process of torchrun: output goes to this file, the number of images seen to another."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
@@ -43,16 +43,16 @@ def as_torchrun(rank: int, port: int, folder: Path, words: list[str]) -> None:
 
     Extractor.__call__ = counted  # type: ignore[method-assign]
     with (folder / f"{rank}.log").open("w") as log, redirect_stdout(log):
-        status = launch("evaluate", words)
+        status = launch("evaluate", overrides)
     (folder / f"{rank}.seen").write_text(str(seen))
     os._exit(status)
 
 
-def by_two(folder: Path, *words: str) -> tuple[Metrics, list[int]]:
+def by_two(folder: Path, *overrides: str) -> tuple[Metrics, list[int]]:
     """Evaluate with two processes; return the metrics and the number of images that each has seen."""
     folder.mkdir()
     context, port = multiprocessing.get_context("fork"), free_port()
-    given = ["device=cpu", f"out={folder}/all.json", *words]
+    given = ["device=cpu", f"out={folder}/all.json", *overrides]
     children = [
         context.Process(target=as_torchrun, args=(rank, port, folder, given)) for rank in range(2)
     ]
@@ -66,9 +66,9 @@ def by_two(folder: Path, *words: str) -> tuple[Metrics, list[int]]:
     return metrics(result), [int((folder / f"{rank}.seen").read_text()) for rank in range(2)]
 
 
-def alone(folder: Path, *words: str) -> Metrics:
+def alone(folder: Path, *overrides: str) -> Metrics:
     folder.mkdir()
-    assert launch("evaluate", ["device=cpu", f"out={folder}/all.json", *words]) == 0
+    assert launch("evaluate", ["device=cpu", f"out={folder}/all.json", *overrides]) == 0
     (result,) = json.loads((folder / "all.json").read_text())
     assert result["processes"] == 1
     return metrics(result)
@@ -88,17 +88,17 @@ def test_one_or_two_processes_give_the_same_metrics_and_batches_change_rounding_
     run: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extraction, "CHUNK", 64)
-    words = (
+    overrides = (
         f"run={run}",
         "protocol=digits",
         "protocol.num_fake=300",
         "protocol.reference_split=null",
     )
-    found = [alone(tmp_path / f"one{size}", *words, f"batch_size={size}") for size in (8, 100)]
+    found = [alone(tmp_path / f"one{size}", *overrides, f"batch_size={size}") for size in (8, 100)]
     assert found[0]["fd_digits"] > 0
     for size in (8, 100):
         (own_cache / "features").rename(tmp_path / f"features{size}")
-        shared, seen = by_two(tmp_path / f"two{size}", *words, f"batch_size={size}")
+        shared, seen = by_two(tmp_path / f"two{size}", *overrides, f"batch_size={size}")
         assert sum(seen) == 360 + 300 and min(seen) > 200
         assert shared == pytest.approx(found[(8, 100).index(size)], rel=1e-6, abs=0)
         first, second = ((tmp_path / f"two{size}" / f"{rank}.log").read_text() for rank in range(2))
@@ -109,7 +109,7 @@ def test_one_or_two_processes_give_the_same_metrics_and_batches_change_rounding_
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         ({"devices": "devices=2"}, "r.npz does not exist"),
         ({"devices": "devices=0"}, "devices=0"),
@@ -118,22 +118,22 @@ def test_one_or_two_processes_give_the_same_metrics_and_batches_change_rounding_
 )
 def test_errors_are_reported_before_processes_start(
     run: Path,
-    words: dict[str, str],
+    overrides: dict[str, str],
     message: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gan_lab.distributed.processes.run_on", None)
-    given = {"fake": f"run={run}", "protocol": "protocol=kid5k", "real": "real=r.npz", **words}
+    given = {"fake": f"run={run}", "protocol": "protocol=kid5k", "real": "real=r.npz", **overrides}
     assert launch("evaluate", ["device=cpu", *given.values()]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_processes_alone(run: Path, tmp_path: Path, own_cache: Path) -> None:
-    words = ["device=cpu", f"run={run}", "protocol=digits", "protocol.num_fake=100"]
-    words += ["protocol.reference_split=null", "plots=true", "truncations=[0.5,2]", "devices=2"]
-    assert launch("evaluate", [*words, f"out={tmp_path}/out/all.json"]) == 0
+    overrides = ["device=cpu", f"run={run}", "protocol=digits", "protocol.num_fake=100"]
+    overrides += ["protocol.reference_split=null", "plots=true", "truncations=[0.5,2]", "devices=2"]
+    assert launch("evaluate", [*overrides, f"out={tmp_path}/out/all.json"]) == 0
     results = json.loads((tmp_path / "out" / "all.json").read_text())
     assert [result["fake"]["truncation"] for result in results] == [None, 0.5, 2]
     assert {result["processes"] for result in results} == {2}
@@ -150,13 +150,13 @@ def test_fid_of_one_or_two_processes_in_any_batches(
     for name, images in (("fake", textures(40, 1, contrast=0.6)), ("real", textures(44, 0))):
         for i, image in enumerate(images):
             save_png(image, tmp_path / name / f"{i:04d}.png")
-    words = (f"fake={tmp_path}/fake", f"real={tmp_path}/real", "protocol=fid10k")
-    words += ("protocol.num_fake=40", "+protocol.metrics.fid.allow_singular=true")
-    words += (f"protocol.features.weights={inception_file}",)
+    overrides = (f"fake={tmp_path}/fake", f"real={tmp_path}/real", "protocol=fid10k")
+    overrides += ("protocol.num_fake=40", "+protocol.metrics.fid.allow_singular=true")
+    overrides += (f"protocol.features.weights={inception_file}",)
     found = []
     for size in (4, 16, 64):
         for measure in (alone, by_two):
-            here = measure(tmp_path / f"{measure.__name__}{size}", *words, f"batch_size={size}")
+            here = measure(tmp_path / f"{measure.__name__}{size}", *overrides, f"batch_size={size}")
             found.append(here[0] if isinstance(here, tuple) else here)
             (own_cache / "features").rename(tmp_path / f"features{len(found)}")
     assert found[0]["fid40_full"] > 0

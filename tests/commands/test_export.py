@@ -29,8 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_of("gan", tmp_path_factory.mktemp("runs") / "run")
 
 
-def export(source: Path | str, out: Path, *words: str, status: int = 0) -> Path:
-    assert launch("export", [f"run={source}", f"out={out}", *words]) == status
+def export(source: Path | str, out: Path, *overrides: str, status: int = 0) -> Path:
+    assert launch("export", [f"run={source}", f"out={out}", *overrides]) == status
     return out
 
 
@@ -140,8 +140,8 @@ def test_generate_takes_an_export(weights: str, run: Path, tmp_path: Path) -> No
     out = export(run, tmp_path / "model", f"weights={weights}")
     common = ["num_images=3", "format=png"]
     for source, name, more in ((out, "a", []), (run, "b", [f"weights={weights}"])):
-        words = [f"run={source}", f"out={tmp_path / name}", *common, *more]
-        assert launch("generate", words) == 0
+        overrides = [f"run={source}", f"out={tmp_path / name}", *common, *more]
+        assert launch("generate", overrides) == 0
     images = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
     assert len(images) == 3
     for image in images:
@@ -149,7 +149,7 @@ def test_generate_takes_an_export(weights: str, run: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["format=jpg"], "must be safetensors, torch, onnx"),
         (["checkpoint=last"], "has no last.ckpt"),
@@ -163,9 +163,13 @@ def test_generate_takes_an_export(weights: str, run: Path, tmp_path: Path) -> No
     ],
 )
 def test_bad_input(
-    words: list[str], message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    overrides: list[str],
+    message: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    export(run, tmp_path / "model", *words, status=2)
+    export(run, tmp_path / "model", *overrides, status=2)
     assert message in capsys.readouterr().err
     assert not names(tmp_path)
 
@@ -237,8 +241,8 @@ def test_for_nvidias_code_and_back(
     arguments = json.loads((out / "nvidia.json").read_text())
     assert arguments["classes"]["generator"] == "training.networks_stylegan2.Generator"
     assert "nvidia_generator.pt" in (out / "README.md").read_text()
-    words = [f"path={out / 'nvidia_generator.pt'}", "name=back", f"runs_dir={tmp_path}"]
-    assert launch("import-weights", words) == 0
+    overrides = [f"path={out / 'nvidia_generator.pt'}", "name=back", f"runs_dir={tmp_path}"]
+    assert launch("import-weights", overrides) == 0
     before, after = gan_lab.load(out), gan_lab.load(tmp_path / "back")
     assert torch.equal(before.sample(3, seed=1, labels=0), after.sample(3, seed=1, labels=0))
     both = [

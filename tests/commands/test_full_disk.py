@@ -80,11 +80,11 @@ def test_samples_of_every_kind_on_a_full_disk(
 def test_a_full_disk(
     run: Path, tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command, *words = COMMANDS[file]
+    command, *overrides = COMMANDS[file]
     which = f"runs=[{run}]" if command == "compare" else f"run={run}"
     out = tmp_path / "out"
     with full_disk():
-        status = launch(command, [which, *(word.format(out=out) for word in words)])
+        status = launch(command, [which, *(word.format(out=out) for word in overrides)])
     assert status == 2
     said = capsys.readouterr().err
     assert f"{file} could not be written: File too large" in said and "Traceback" not in said
@@ -101,8 +101,8 @@ def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_measured
     monkeypatch.setattr("gan_lab.commands.evaluate.measure", never)
     monkeypatch.setattr("gan_lab.metrics.protocol.Protocol.load", never)
     (tmp_path / "file").touch()
-    words = [f"run={run}", "device=cpu", f"out={tmp_path}/file/evaluation.json"]
-    assert launch("evaluate", words) == 2
+    overrides = [f"run={run}", "device=cpu", f"out={tmp_path}/file/evaluation.json"]
+    assert launch("evaluate", overrides) == 2
     assert "evaluation.json could not be written" in capsys.readouterr().err
     for command in ("project", "directions"):
         monkeypatch.setattr(f"gan_lab.commands.{command}.{command}", never)
@@ -111,5 +111,5 @@ def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_measured
         assert launch(command, given) == 2
         assert f"{tmp_path}/file is a file; give a folder" in capsys.readouterr().err
     (tmp_path / "evaluation.json").write_bytes(b"\xff{")
-    assert launch("evaluate", [*words[:2], f"out={tmp_path}/evaluation.json"]) == 2
+    assert launch("evaluate", [*overrides[:2], f"out={tmp_path}/evaluation.json"]) == 2
     assert "evaluation.json cannot be read" in capsys.readouterr().err

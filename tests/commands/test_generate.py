@@ -44,8 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose generator has batch norm."""
     root = tmp_path_factory.mktemp("runs")
-    words = [*TINY, "model=dcgan", "model.generator.width=4", "total_kimg=0.05"]
-    assert launch("train", [*words, f"runs_dir={root}", "name=run"]) == 0
+    overrides = [*TINY, "model=dcgan", "model.generator.width=4", "total_kimg=0.05"]
+    assert launch("train", [*overrides, f"runs_dir={root}", "name=run"]) == 0
     return root / "run"
 
 
@@ -64,8 +64,8 @@ def styled(**settings: int) -> Gan:
     )
 
 
-def generate(run: Path, out: Path, *words: str, status: int = 0) -> Path:
-    assert launch("generate", [f"run={run}", f"out={out}", *words]) == status
+def generate(run: Path, out: Path, *overrides: str, status: int = 0) -> Path:
+    assert launch("generate", [f"run={run}", f"out={out}", *overrides]) == status
     return out
 
 
@@ -89,8 +89,8 @@ def test_what_a_killed_process_left_is_removed(run: Path, tmp_path: Path) -> Non
         f".{os.getpid()}.", f".{dead.pid}."
     )
     (tmp_path / left).touch()
-    words = [f"run={run}", f"out={tmp_path}", "num_images=1", "format=png"]
-    assert launch("generate", words) == 0
+    overrides = [f"run={run}", f"out={tmp_path}", "num_images=1", "format=png"]
+    assert launch("generate", overrides) == 0
     assert not (tmp_path / left).exists() and (tmp_path / "generate.json").exists()
 
 
@@ -111,9 +111,9 @@ def test_an_image_for_each_seed(run: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_files_whatever_the_batch_size(run: Path, tmp_path: Path) -> None:
-    words = ["num_images=9", "classes=[1,4]", "truncation=0.8", EVERYTHING]
+    overrides = ["num_images=9", "classes=[1,4]", "truncation=0.8", EVERYTHING]
     first, *others = (
-        generate(run, tmp_path / str(size), *words, f"batch_size={size}") for size in (64, 7, 1)
+        generate(run, tmp_path / str(size), *overrides, f"batch_size={size}") for size in (64, 7, 1)
     )
     assert len(contents(first)) == 3 * 18 + 4 + 1
     for other in others:
@@ -158,14 +158,14 @@ def test_processes_share_the_images(size: int, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_give_the_same_files(run: Path, tmp_path: Path) -> None:
-    words = ["num_images=21", "batch_size=4", EVERYTHING]
-    alone = contents(generate(run, tmp_path / "alone", *words))
-    spawned = contents(generate(run, tmp_path / "spawned", *words, "devices=2", "device=cpu"))
+    overrides = ["num_images=21", "batch_size=4", EVERYTHING]
+    alone = contents(generate(run, tmp_path / "alone", *overrides))
+    spawned = contents(generate(run, tmp_path / "spawned", *overrides, "devices=2", "device=cpu"))
     assert alone == spawned
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*torchrun, "-m", "gan_lab", "generate", f"run={run}", f"out={tmp_path / 'torchrun'}"]
     root = Path(__file__).parents[2]
-    subprocess.run([*command, *words], check=True, cwd=root, env={**os.environ})
+    subprocess.run([*command, *overrides], check=True, cwd=root, env={**os.environ})
     assert contents(tmp_path / "torchrun") == alone
 
 
@@ -210,8 +210,8 @@ def test_lossless_and_other_images(run: Path, tmp_path: Path) -> None:
 
 
 def test_latents_give_the_same_images_again(run: Path, tmp_path: Path) -> None:
-    words = ["num_images=5", "seed=3", "truncation=0.5"]
-    out = generate(run, tmp_path / "a", *words, "format=[npz,latents]")
+    overrides = ["num_images=5", "seed=3", "truncation=0.5"]
+    out = generate(run, tmp_path / "a", *overrides, "format=[npz,latents]")
     kept = out / "latents.safetensors"
     points = gan_lab.load(run).read_latents(kept)
     assert points.z is not None and points.z.abs().max() <= 0.5
@@ -241,20 +241,20 @@ def test_moved_along_directions(run: Path, tmp_path: Path) -> None:
     gan = gan_lab.load(run)
     found = gan.directions(count=3)
     kept = found.save(tmp_path / "directions.safetensors")
-    words = ["seeds=[4,9]", "classes=2", "format=[npz,latents]"]
-    out = generate(run, tmp_path / "a", *words, f"directions={kept}", "move=[2,0,-1]")
+    overrides = ["seeds=[4,9]", "classes=2", "format=[npz,latents]"]
+    out = generate(run, tmp_path / "a", *overrides, f"directions={kept}", "move=[2,0,-1]")
     z = found.apply(gan.latents(seed=[4, 9]).values, [2.0, 0.0, -1.0])
     expected = to_uint8(gan.synthesize(Latents(z=z, labels=torch.tensor([2, 2]))))
     assert np.array_equal(np.load(out / "images.npz")["images"][..., 0], expected[:, 0].numpy())
     assert torch.equal(Latents.read(out / "latents.safetensors").values, z)
-    still = generate(run, tmp_path / "b", *words, f"directions={kept}", "move=0")
-    plain = generate(run, tmp_path / "c", *words)
+    still = generate(run, tmp_path / "b", *overrides, f"directions={kept}", "move=0")
+    plain = generate(run, tmp_path / "c", *overrides)
     both = [np.load(folder / "images.npz")["images"] for folder in (still, plain)]
     assert np.array_equal(*both)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["move=[1]"], "directions= and move= go together"),
         (["directions={kept}"], "directions= and move= go together"),
@@ -265,11 +265,15 @@ def test_moved_along_directions(run: Path, tmp_path: Path) -> None:
     ],
 )
 def test_directions_unknown(
-    run: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    overrides: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     kept = gan_lab.load(run).directions(count=2).save(tmp_path / "directions.safetensors")
-    words = [word.format(kept=kept) for word in words]
-    generate(run, tmp_path / "out", *words, status=2)
+    overrides = [word.format(kept=kept) for word in overrides]
+    generate(run, tmp_path / "out", *overrides, status=2)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -303,8 +307,8 @@ def test_the_default_folder_is_in_the_run(run: Path) -> None:
 
 
 def test_truncation_and_standing_statistics_change_the_images(normed: Path, tmp_path: Path) -> None:
-    def images(name: str, *words: str) -> np.ndarray:
-        out = generate(normed, tmp_path / name, "num_images=4", "format=npz", *words)
+    def images(name: str, *overrides: str) -> np.ndarray:
+        out = generate(normed, tmp_path / name, "num_images=4", "format=npz", *overrides)
         return np.load(out / "images.npz")["images"]
 
     plain, held = images("a"), images("b", "truncation=0.3")
@@ -316,8 +320,8 @@ def test_truncation_and_standing_statistics_change_the_images(normed: Path, tmp_
 
 
 def test_the_default_folder_is_named_by_what_changes_images(normed: Path) -> None:
-    words = ["num_images=1", "truncation=0.5", "standing_statistics=64"]
-    assert launch("generate", [f"run={normed}", *words]) == 0
+    overrides = ["num_images=1", "truncation=0.5", "standing_statistics=64"]
+    assert launch("generate", [f"run={normed}", *overrides]) == 0
     (folder,) = (normed / "generated").iterdir()
     assert folder.name.endswith("kimg_ema_seed0_truncation0.5_standing64")
 
@@ -359,7 +363,7 @@ def test_an_interrupted_write_leaves_no_partial_file(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["truncation=0"], "truncation=0: of gan it is the threshold"),
         (["truncation=some"], "truncation='some' must be"),
@@ -398,9 +402,13 @@ def test_an_interrupted_write_leaves_no_partial_file(
     ],
 )
 def test_bad_input(
-    run: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    overrides: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    generate(run, tmp_path / "out", *words, status=2)
+    generate(run, tmp_path / "out", *overrides, status=2)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -22,10 +22,11 @@ from tests.helpers.pretrained_biggan import PretrainedBigGAN, description, publi
 from tests.helpers.published import below, fixture, network_pickle, r3gan_pickle, state_file
 
 
-def import_weights(path: Path, *words: str, status: int = 0) -> Path:
+def import_weights(path: Path, *overrides: str, status: int = 0) -> Path:
     root = path.parent / "runs"
     assert (
-        launch("import-weights", [f"path={path}", "name=x", f"runs_dir={root}", *words]) == status
+        launch("import-weights", [f"path={path}", "name=x", f"runs_dir={root}", *overrides])
+        == status
     )
     return root / "x"
 
@@ -173,7 +174,7 @@ def test_generate_evaluate_and_init_from(
         save_png(torch.randint(256, (3, 40, 40), dtype=torch.uint8), photos / f"{i}.png")
     assert launch("evaluate", [f"run={run}", f"+data.root={photos}"]) == 2
     assert "4 real images for 2048 features" in capsys.readouterr().err
-    words = [
+    overrides = [
         "model=stylegan2",
         *(f"model.generator.{k}={v}" for k, v in {"z_dim": 32, "w_dim": 32}.items()),
         "model.generator.mapping_layers=2",
@@ -189,9 +190,9 @@ def test_generate_evaluate_and_init_from(
         f"init_from={run}",
         "name=heir",
     ]
-    assert launch("train", words) == 0
-    # and going on with the imported run itself is rejected in words
-    assert launch("train", [*words[:-1], "name=x"]) == 2
+    assert launch("train", overrides) == 0
+    # and resuming the imported run itself is rejected with a message
+    assert launch("train", [*overrides[:-1], "name=x"]) == 2
     assert "holds a run of published weights" in capsys.readouterr().err
 
 

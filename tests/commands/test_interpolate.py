@@ -17,8 +17,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {model: tiny_run(tmp_path_factory, model) for model in ("stylegan2", "biggan")}
 
 
-def interpolate(run: Path, out: Path, *words: str, status: int = 0) -> Path:
-    assert launch("interpolate", [f"run={run}", f"out={out}", *words]) == status
+def interpolate(run: Path, out: Path, *overrides: str, status: int = 0) -> Path:
+    assert launch("interpolate", [f"run={run}", f"out={out}", *overrides]) == status
     return out
 
 
@@ -29,8 +29,8 @@ def tile(sheet: Path, row: int, column: int) -> np.ndarray:
 
 
 def test_frames_are_those_of_python(runs: dict[str, Path], tmp_path: Path) -> None:
-    words = ["seeds=[3,1,4]", "classes=[0,5,2]", "frames=4", "format=frames", "scale=1"]
-    out = interpolate(runs["stylegan2"], tmp_path, *words, "batch_size=5", "truncation=0.7")
+    overrides = ["seeds=[3,1,4]", "classes=[0,5,2]", "frames=4", "format=frames", "scale=1"]
+    out = interpolate(runs["stylegan2"], tmp_path, *overrides, "batch_size=5", "truncation=0.7")
     gan = gan_lab.load(runs["stylegan2"])
     expected = gan.interpolate([3, 1, 4], labels=[0, 5, 2], frames=4, truncation=0.7)
     files = sorted((out / "frames").iterdir())
@@ -41,8 +41,8 @@ def test_frames_are_those_of_python(runs: dict[str, Path], tmp_path: Path) -> No
 
 def test_from_attribute_to_attribute(runs: dict[str, Path], tmp_path: Path) -> None:
     run = with_attributes(runs["biggan"], tmp_path / "run")
-    words = ["seeds=[0]", "labels=[{a3: 0},{a3: 1}]", "columns=3", "scale=1"]
-    out = interpolate(run, tmp_path, *words)
+    overrides = ["seeds=[0]", "labels=[{a3: 0},{a3: 1}]", "columns=3", "scale=1"]
+    out = interpolate(run, tmp_path, *overrides)
     gan = gan_lab.load(run)
     ends = (gan.sample(seed=[0], labels={"a3": value}) for value in (0, 1))
     for column, image in zip((0, 2), ends, strict=True):
@@ -52,22 +52,22 @@ def test_from_attribute_to_attribute(runs: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_the_strip_shows_every_part_with_both_ends(runs: dict[str, Path], tmp_path: Path) -> None:
-    words = ["seeds=[0]", "classes=[3,8]", "columns=5", "scale=1", "frames=2"]
-    out = interpolate(runs["biggan"], tmp_path / "a", *words)
+    overrides = ["seeds=[0]", "classes=[3,8]", "columns=5", "scale=1", "frames=2"]
+    out = interpolate(runs["biggan"], tmp_path / "a", *overrides)
     gan = gan_lab.load(runs["biggan"])
     three, eight = (to_uint8(gan.sample(seed=[0], labels=label))[0, 0].numpy() for label in (3, 8))
     assert Image.open(out / "strip.png").size == (5 * 18 + 2, 18 + 2)
     assert np.array_equal(tile(out / "strip.png", 0, 0), three)
     assert np.array_equal(tile(out / "strip.png", 0, 4), eight)
     # a loop has one part more, which ends where it began
-    loop = interpolate(runs["biggan"], tmp_path / "b", *words, "loop=true")
+    loop = interpolate(runs["biggan"], tmp_path / "b", *overrides, "loop=true")
     assert Image.open(loop / "strip.png").size == (5 * 18 + 2, 2 * 18 + 2)
     assert np.array_equal(tile(loop / "strip.png", 1, 4), three)
 
 
 def test_videos(runs: dict[str, Path], tmp_path: Path) -> None:
-    words = ["seeds=0-2", "classes=1", "loop=true", "frames=3", "fps=10", "scale=2"]
-    out = interpolate(runs["stylegan2"], tmp_path, *words, "format=[gif,webp]")
+    overrides = ["seeds=0-2", "classes=1", "loop=true", "frames=3", "fps=10", "scale=2"]
+    out = interpolate(runs["stylegan2"], tmp_path, *overrides, "format=[gif,webp]")
     frames = gan_lab.load(runs["stylegan2"]).interpolate([0, 1, 2], labels=1, frames=3, loop=True)
     for name in ("gif", "webp"):
         with Image.open(out / f"interpolation.{name}") as opened:
@@ -80,8 +80,15 @@ def test_videos(runs: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_paths_side_by_side(runs: dict[str, Path], tmp_path: Path) -> None:
-    words = ["seeds=0-7", "classes=2", "frames=1", "grid=[2,2]", "format=[frames,strip]", "scale=1"]
-    out = interpolate(runs["stylegan2"], tmp_path, *words, "columns=2")
+    overrides = [
+        "seeds=0-7",
+        "classes=2",
+        "frames=1",
+        "grid=[2,2]",
+        "format=[frames,strip]",
+        "scale=1",
+    ]
+    out = interpolate(runs["stylegan2"], tmp_path, *overrides, "columns=2")
     images = to_uint8(gan_lab.load(runs["stylegan2"]).sample(seed=range(8), labels=2))[:, 0].numpy()
     for frame in range(2):
         path = out / "frames" / f"frame{frame:06d}.png"
@@ -94,14 +101,14 @@ def test_paths_side_by_side(runs: dict[str, Path], tmp_path: Path) -> None:
 
 def test_latents_of_other_commands(runs: dict[str, Path], tmp_path: Path) -> None:
     run = runs["stylegan2"]
-    words = [
+    overrides = [
         f"run={run}",
         f"out={tmp_path / 'a'}",
         "seeds=[4,6]",
         "truncation=0.5",
         "format=latents",
     ]
-    assert launch("generate", words) == 0
+    assert launch("generate", overrides) == 0
     kept = tmp_path / "a" / "latents.safetensors"
     both = [
         interpolate(run, tmp_path / name, *given, "columns=3")
@@ -114,7 +121,7 @@ def test_latents_of_other_commands(runs: dict[str, Path], tmp_path: Path) -> Non
 
 
 def test_the_default_folder(runs: dict[str, Path]) -> None:
-    words = [
+    overrides = [
         f"run={runs['biggan']}",
         "seeds=0-1",
         "classes=3",
@@ -122,14 +129,14 @@ def test_the_default_folder(runs: dict[str, Path]) -> None:
         "frames=1",
         "columns=2",
     ]
-    assert launch("interpolate", words) == 0
+    assert launch("interpolate", overrides) == 0
     (folder,) = (runs["biggan"] / "generated").iterdir()
     assert folder.name.endswith("kimg_ema_interpolation_seeds0-1_classes3_loop")
     assert (folder / "strip.png").exists()
 
 
 @pytest.mark.parametrize(
-    ("model", "words", "message"),
+    ("model", "overrides", "message"),
     [
         ("stylegan2", ["seeds=3"], "two or more for each; give 2 seeds"),
         ("stylegan2", ["seeds=0-4", "grid=[2,1]"], "cannot be divided among 2 paths"),
@@ -154,10 +161,10 @@ def test_bad_input(
     runs: dict[str, Path],
     tmp_path: Path,
     model: str,
-    words: list[str],
+    overrides: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    interpolate(runs[model], tmp_path / "out", *words, status=2)
+    interpolate(runs[model], tmp_path / "out", *overrides, status=2)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -41,20 +41,20 @@ def finite(value: Any) -> bool:
 def test_no_command_line_ends_in_a_traceback(
     number: int, seed: int, checked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words in lines(number, seed):
+    for args in lines(number, seed):
         before = len(checked)
-        assert launch(words[0], words[1:]) == 2, words
+        assert launch(args[0], args[1:]) == 2, args
         err = capsys.readouterr().err.strip()
-        assert err.startswith("gan-lab: error: ") and "Error executing" not in err, words
+        assert err.startswith("gan-lab: error: ") and "Error executing" not in err, args
         if len(checked) > before:
-            assert finite(checked[-1]), words
+            assert finite(checked[-1]), args
         else:
-            keys_of_words = [word.partition("=")[0].split(".")[-1] for word in words[1:]]
-            assert any(name in err for name in keys_of_words), (words, err)
+            typed = [word.partition("=")[0].split(".")[-1] for word in args[1:]]
+            assert any(name in err for name in typed), (args, err)
 
 
 @pytest.mark.parametrize(
-    ("words", "key", "value"),
+    ("args", "key", "value"),
     [
         (["train", "name=1"], "name", "1"),
         (["train", "name=20261128"], "name", "20261128"),
@@ -73,14 +73,14 @@ def test_no_command_line_ends_in_a_traceback(
     ],
 )  # fmt: skip
 def test_text_keys_keep_what_was_typed(
-    words: list[str], key: str, value: object, checked: list[dict[str, Any]]
+    args: list[str], key: str, value: object, checked: list[dict[str, Any]]
 ) -> None:
-    assert launch(words[0], words[1:]) == 2
+    assert launch(args[0], args[1:]) == 2
     assert flatten(checked[0])[key] == value
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
+    ("args", "parts"),
     [
         (["train", "callbacks.checkpointing.every_kimg=nan"], ["callbacks.checkpointing.every_kimg=nan", "finite"]),
         (["train", "callbacks.samples.every_kimg=inf"], ["every_kimg=inf", "finite"]),
@@ -113,12 +113,12 @@ def test_text_keys_keep_what_was_typed(
     ],
 )  # fmt: skip
 def test_invalid_values_are_reported_with_key_value_and_what_is_allowed(
-    words: list[str],
+    args: list[str],
     parts: list[str],
     checked: list[dict[str, Any]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert launch(words[0], words[1:]) == 2 and not checked
+    assert launch(args[0], args[1:]) == 2 and not checked
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and all(part in err for part in parts), err
 

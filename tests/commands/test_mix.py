@@ -18,14 +18,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_run(tmp_path_factory, "stylegan2")
 
 
-def mix(run: Path, out: Path, *words: str, status: int = 0) -> Path:
-    assert launch("mix", [f"run={run}", f"out={out}", *words]) == status
+def mix(run: Path, out: Path, *overrides: str, status: int = 0) -> Path:
+    assert launch("mix", [f"run={run}", f"out={out}", *overrides]) == status
     return out
 
 
 def test_the_sheet(run: Path, tmp_path: Path) -> None:
-    words = ["rows=[1,4]", "columns=7-9", "row_classes=[0,2]", "column_classes=5", "truncation=0.8"]
-    out = mix(run, tmp_path, *words, "layers=[middle,0]", "truncation_center=class", "scale=2")
+    overrides = [
+        "rows=[1,4]",
+        "columns=7-9",
+        "row_classes=[0,2]",
+        "column_classes=5",
+        "truncation=0.8",
+    ]
+    out = mix(run, tmp_path, *overrides, "layers=[middle,0]", "truncation_center=class", "scale=2")
     gan = gan_lab.load(run)
     expected = (
         to_uint8(
@@ -53,8 +59,8 @@ def test_the_sheet(run: Path, tmp_path: Path) -> None:
 
 def test_attributes_of_rows_and_columns(run: Path, tmp_path: Path) -> None:
     faces = with_attributes(run, tmp_path / "run")
-    words = ["rows=0-1", "columns=[5]", "row_labels=[{a1: 0},{a1: 1}]", "column_labels={a2: 1}"]
-    out = mix(faces, tmp_path, *words, "format=latents", "layers=coarse")
+    overrides = ["rows=0-1", "columns=[5]", "row_labels=[{a1: 0},{a1: 1}]", "column_labels={a2: 1}"]
+    out = mix(faces, tmp_path, *overrides, "format=latents", "layers=coarse")
     gan = gan_lab.load(faces)
     latents = gan.read_latents(out / "mix_coarse.safetensors")
     mixed = gan.mix(
@@ -69,8 +75,8 @@ def test_attributes_of_rows_and_columns(run: Path, tmp_path: Path) -> None:
 
 
 def test_latents_in_and_out(run: Path, tmp_path: Path) -> None:
-    words = ["rows=0-1", "columns=[5]", "row_classes=1", "column_classes=2"]
-    out = mix(run, tmp_path, *words, "format=latents", "layers=coarse")
+    overrides = ["rows=0-1", "columns=[5]", "row_classes=1", "column_classes=2"]
+    out = mix(run, tmp_path, *overrides, "format=latents", "layers=coarse")
     gan = gan_lab.load(run)
     latents = gan.read_latents(out / "mix_coarse.safetensors")
     mixed = gan.mix([0, 1], [5], layers="coarse", row_labels=1, column_labels=2)
@@ -92,7 +98,7 @@ def test_the_default_folder(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["layers=finest"], "choose from coarse (0-2), middle (3-5), all, or numbers from 0 to 5"),
         (["layers=fine"], "images of this size have no such layers"),
@@ -110,9 +116,13 @@ def test_the_default_folder(run: Path) -> None:
     ],
 )
 def test_bad_input(
-    run: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    overrides: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    mix(run, tmp_path / "out", *words, status=2)
+    mix(run, tmp_path / "out", *overrides, status=2)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -39,9 +39,9 @@ def published(cache, monkeypatch):
 def test_what_is_missing_is_reported_with_address_and_place(published, cache, capsys):
     assert launch("prefetch", ["features=[inception,vgg16,digits]"]) == 2
     out, err = capsys.readouterr()
-    words = " ".join(out.split())
-    assert "inception-v3-compat missing" in words and "digits classifier needs no file" in words
-    assert f"vgg16 {published}" in words
+    output = " ".join(out.split())
+    assert "inception-v3-compat missing" in output and "digits classifier needs no file" in output
+    assert f"vgg16 {published}" in output
     assert inception.WEIGHTS.url in err and str(cache / inception.WEIGHTS.file_name) in err
     assert "VGG16" not in err
 
@@ -62,9 +62,9 @@ def test_a_file_elsewhere_is_checked(published, tmp_path, capsys):
     other = tmp_path / "mine.pth"
     other.write_bytes(b"mine")
     sha256 = hashlib.sha256(b"mine").hexdigest()
-    words = ["features=vgg16", f"features.weights={other}"]
-    assert launch("prefetch", [*words, f"features.sha256='{sha256}'"]) == 0
-    assert launch("prefetch", [*words, "features.sha256=abc"]) == 2
+    overrides = ["features=vgg16", f"features.weights={other}"]
+    assert launch("prefetch", [*overrides, f"features.sha256='{sha256}'"]) == 0
+    assert launch("prefetch", [*overrides, "features.sha256=abc"]) == 2
     assert "features.sha256 says abc" in capsys.readouterr().err
 
 

@@ -298,17 +298,17 @@ def test_processes_make_the_same_bytes(photos: Path, tmp_path: Path) -> None:
 
 def test_parts_of_jobs_make_one_folder(photos: Path, tmp_path: Path, capsys) -> None:
     whole, out = tmp_path / "whole", tmp_path / "parts"
-    words = [f"data.root={photos}", "size=16", "shard_mb=0.006", "data.val_fraction=0.3"]
-    prepare(*words, f"out={whole}")
+    overrides = [f"data.root={photos}", "size=16", "shard_mb=0.006", "data.val_fraction=0.3"]
+    prepare(*overrides, f"out={whole}")
     count = len(list(whole.glob("*.zip")))
-    prepare(*words, f"out={out}", "part=3/3")
+    prepare(*overrides, f"out={out}", "part=3/3")
     assert f"part 3 of 3 is done, {count // 3} shards of {count}" in " ".join(
         capsys.readouterr().out.split()
     )
     with pytest.raises(InputError, match=r"shards are missing: shard-000000.zip"):
         prepare(f"out={out}", "merge=true")
     for part in (1, 2):
-        prepare(*words, f"out={out}", f"part={part}/3")
+        prepare(*overrides, f"out={out}", f"part={part}/3")
     prepare(f"out={out}", "merge=true")
     for path in whole.iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
@@ -316,8 +316,8 @@ def test_parts_of_jobs_make_one_folder(photos: Path, tmp_path: Path, capsys) -> 
     packed = StreamedSamples(split="val", root=str(out))
     assert packed.class_names == source.class_names and packed.class_counts == source.class_counts
     with pytest.raises(InputError, match="exists; set overwrite=true"):
-        prepare(*words, f"out={out}")
-    prepare(*words, f"out={out}", "overwrite=true")
+        prepare(*overrides, f"out={out}")
+    prepare(*overrides, f"out={out}", "overwrite=true")
 
 
 def test_shards_of_other_settings_are_not_mixed(photos: Path, tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_shards_go_on_where_they_stopped(photos: Path, tmp_path: Path, monkeypat
         return encode(item, beside)
 
     monkeypatch.setattr(prepare_data, "_encode", failing)
-    words = [
+    overrides = [
         f"data.root={photos}",
         f"out={tmp_path / 'a'}",
         "size=16",
@@ -351,12 +351,12 @@ def test_shards_go_on_where_they_stopped(photos: Path, tmp_path: Path, monkeypat
         "num_threads=1",
     ]
     with pytest.raises(KeyboardInterrupt):
-        prepare(*words)
+        prepare(*overrides)
     finished = len(list((tmp_path / "a").glob("*.zip")))
     before = len(encoded)
-    prepare(*words)
+    prepare(*overrides)
     assert (finished, len(encoded) - before) == (2, 40 - 2 * 7)
-    prepare(*[word.replace("/a", "/b") for word in words])
+    prepare(*[word.replace("/a", "/b") for word in overrides])
     for path in (tmp_path / "b").iterdir():
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
 
@@ -372,8 +372,8 @@ def test_shards_keep_levels_attributes_and_groups(tmp_path: Path) -> None:
         rows.append(f"{number}.png,{number % 2},{number / 12:.3f},p{number // 3}")
     (root / "labels.csv").write_text("\n".join(rows))
     out = tmp_path / "shards"
-    words = [f"data.root={root}", "data.attributes=[age]", "data.folds=4", "shard_mb=0.0004"]
-    prepare(*words, f"out={out}")
+    overrides = [f"data.root={root}", "data.attributes=[age]", "data.folds=4", "shard_mb=0.0004"]
+    prepare(*overrides, f"out={out}")
     arguments = {"root": root, "attributes": ["age"], "folds": 4}
     for split in ("train", "val"):
         packed, source = (
@@ -401,16 +401,16 @@ def test_shards_of_damaged_images_are_short(photos: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr(prepare_data, "_encode", failing)
     out = tmp_path / "shards"
-    words = [f"data.root={photos}", f"out={out}", "size=16", "shard_mb=0.006"]
+    overrides = [f"data.root={photos}", f"out={out}", "size=16", "shard_mb=0.006"]
     with pytest.raises(InputError, match="cut short"):
-        prepare(*words)
-    prepare(*words, "data.skip_unreadable=true")
+        prepare(*overrides)
+    prepare(*overrides, "data.skip_unreadable=true")
     assert StreamedSamples(split="train", root=str(out)).class_counts == [14, 24]
     assert len((out / "part-1.unreadable.txt").read_text().splitlines()) == 2
 
 
 def test_options_of_shards_are_checked(photos: Path, tmp_path: Path) -> None:
-    for words, message in (
+    for overrides, message in (
         (["out=a.zip", "part=1/2"], "part=1/2 is of a folder"),
         ([f"out={tmp_path / 'a.b'}", "size=8"], r"a\.b: a zip ends in .zip.*out=a\.zip or out=a"),
         (["out=a", "part=3/2"], "part=3/2; allowed"),
@@ -418,7 +418,7 @@ def test_options_of_shards_are_checked(photos: Path, tmp_path: Path) -> None:
         ([f"out={tmp_path / 'none'}", "merge=true"], "is not a folder of shards"),
     ):
         with pytest.raises(InputError, match=message):
-            prepare(f"data.root={photos}", *words)
+            prepare(f"data.root={photos}", *overrides)
     assert launch("prepare-data", ["out=a", "shard_mb=5000"]) == 2
 
 
@@ -467,9 +467,9 @@ def test_a_killed_process_of_the_pool_is_one_line(
         return encode(item, beside)
 
     monkeypatch.setattr(prepare_data, "_encode", dying)
-    words = [f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "size=16", "processes=2"]
+    overrides = [f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "size=16", "processes=2"]
     with pytest.raises(InputError, match=r"was killed.*processes="):
-        prepare(*words)
+        prepare(*overrides)
     monkeypatch.setattr(prepare_data, "_encode", encode)
-    prepare(*words)
+    prepare(*overrides)
     assert len(Zip(split="train", root=tmp_path / "a.zip")) == 40

@@ -19,15 +19,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_run(tmp_path_factory, "stylegan2")
 
 
-def project(run: Path, out: Path, *words: str, status: int = 0) -> Path:
-    assert launch("project", [f"run={run}", f"out={out}", *words]) == status
+def project(run: Path, out: Path, *overrides: str, status: int = 0) -> Path:
+    assert launch("project", [f"run={run}", f"out={out}", *overrides]) == status
     return out
 
 
 def test_held_out_images_of_the_data(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
+    overrides = [
         "dataset_indices=[0,2-3]",
         "classes=data",
         "steps=4",
@@ -35,7 +35,7 @@ def test_held_out_images_of_the_data(
         "video=gif",
         "fps=10",
     ]
-    out = project(run, tmp_path, *words)
+    out = project(run, tmp_path, *overrides)
     there = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     assert there == {
         *("latents.safetensors", "projection.json", "projection.png", "projection.gif"),
@@ -74,12 +74,12 @@ def test_files_noise_and_where_results_go(run: Path, tmp_path: Path) -> None:
     (note,) = json.loads((out / "projection.json").read_text())["notes"]
     assert note.endswith("my photo.png: 30x20 pixels, cropped to the 20x20 in the middle")
     drawn = tmp_path / "drawn"
-    words = [f"run={run}", f"latents={out}/latents.safetensors", f"out={drawn}", "format=png"]
-    assert launch("generate", words) == 0 and len(list(drawn.glob("*.png"))) == 1
+    overrides = [f"run={run}", f"latents={out}/latents.safetensors", f"out={drawn}", "format=png"]
+    assert launch("generate", overrides) == 0 and len(list(drawn.glob("*.png"))) == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         ([], "give images=, a file, a folder or a list of them, or dataset_indices="),
         (["dataset_indices=0", "images=a.png"], "not both"),
@@ -95,9 +95,13 @@ def test_files_noise_and_where_results_go(run: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input(
-    run: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    overrides: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    project(run, tmp_path / "out", *words, status=2)
+    project(run, tmp_path / "out", *overrides, status=2)
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 

@@ -37,12 +37,12 @@ RUN = (
 )
 
 
-def words(root: Path, name: str) -> list[str]:
+def overrides(root: Path, name: str) -> list[str]:
     return [*RUN, f"runs_dir={root}/runs", f"name={name}"]
 
 
 def finish(root: Path, name: str) -> Path:
-    child = in_a_child(words(root, name))
+    child = in_a_child(overrides(root, name))
     child.join(120)
     assert child.exitcode == 0
     return root / "runs" / name
@@ -71,7 +71,7 @@ def test_killed_at_random_moments(tmp_path: Path, straight: Path, times: int) ->
     kills = 0
     while kills < times:
         seen = last.stat().st_mtime_ns if last.exists() else 0
-        child = in_a_child(words(tmp_path, "killed"))
+        child = in_a_child(overrides(tmp_path, "killed"))
         # not before it has got further than the last time, or all kills would fall into the start
         while child.is_alive() and (not last.exists() or last.stat().st_mtime_ns == seen):
             time.sleep(0.005)
@@ -96,7 +96,7 @@ def test_killed_at_random_moments(tmp_path: Path, straight: Path, times: int) ->
 def test_a_signal_saves_at_the_end_of_the_step(tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "runs" / "stopped"
     rare = "callbacks.checkpointing.every_kimg=1000"
-    child = in_a_child([*words(tmp_path, "stopped"), rare, "total_kimg=1000"])
+    child = in_a_child([*overrides(tmp_path, "stopped"), rare, "total_kimg=1000"])
     wait_for_a_step(run)
     assert child.pid is not None
     os.kill(child.pid, number)
@@ -107,7 +107,7 @@ def test_a_signal_saves_at_the_end_of_the_step(tmp_path: Path, number: signal.Si
     assert entries(run)[-1]["kimg"] == clock["images_seen"] / 1000
     length = f"total_kimg={clock['images_seen'] / 1000 + 0.2}"
     for name in ("stopped", "straight"):
-        child = in_a_child([*words(tmp_path, name), rare, length])
+        child = in_a_child([*overrides(tmp_path, name), rare, length])
         child.join(120)
         assert child.exitcode == 0
     straight = tmp_path / "runs" / "straight"
@@ -154,9 +154,9 @@ def test_other_data_of_the_same_shape_are_rejected_without_new_data(
             Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
     shutil.copytree(tmp_path / "ours", tmp_path / "a copy", copy_function=shutil.copyfile)
 
-    def on(name: str, *words: str, status: int = 0) -> None:
+    def on(name: str, *overrides: str, status: int = 0) -> None:
         root = f"data.root='{tmp_path / name}'"
-        train("data=image_folder", root, "num_workers=0", *words, base=ELSE, status=status)
+        train("data=image_folder", root, "num_workers=0", *overrides, base=ELSE, status=status)
 
     on("ours")
     on("a copy", "total_kimg=0.22")
@@ -166,10 +166,10 @@ def test_other_data_of_the_same_shape_are_rejected_without_new_data(
     on("theirs", "total_kimg=0.24", "new_data=true")
 
 
-def in_a_terminal(words: list[str]) -> None:
+def in_a_terminal(overrides: list[str]) -> None:
     """Train as started by a shell: in a process group with its workers, which gets Ctrl-C."""
     os.setsid()
-    train_and_exit(words)
+    train_and_exit(overrides)
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:
@@ -178,11 +178,11 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:
     for i in range(8):
         pixels = rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.jpg")
-    words = [
+    overrides = [
         *ELSE, "total_kimg=1000", f"runs_dir={tmp_path}/runs", "name=run", "data=image_folder",
         f"data.root={tmp_path}/photos", "num_workers=2",
     ]  # fmt: skip
-    child = multiprocessing.get_context("fork").Process(target=in_a_terminal, args=(words,))
+    child = multiprocessing.get_context("fork").Process(target=in_a_terminal, args=(overrides,))
     child.start()
     run = tmp_path / "runs" / "run"
     wait_for_a_step(run)
@@ -205,7 +205,7 @@ def test_a_kill_between_the_checkpoint_and_its_being_the_best(
     best.write_bytes(b"an older one")
     child = in_a_child(
         [
-            *words(tmp_path, "run"),
+            *overrides(tmp_path, "run"),
             "total_kimg=1.216",
             "callbacks.evaluation.every_kimg=100",
             "metrics.digits.num_fake=401",
@@ -230,11 +230,11 @@ def test_a_finished_run_whose_best_was_not_linked(train: Train) -> None:
 
 
 def test_two_processes_in_one_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    child = in_a_child([*words(tmp_path, "run"), "total_kimg=1000"])
+    child = in_a_child([*overrides(tmp_path, "run"), "total_kimg=1000"])
     while not (tmp_path / "runs" / "run" / "metrics.jsonl").exists():
         time.sleep(0.005)
     try:
-        second = in_a_child([*words(tmp_path, "run"), "total_kimg=1000"])
+        second = in_a_child([*overrides(tmp_path, "run"), "total_kimg=1000"])
         second.join(60)
         assert second.exitcode == 2
         err = capfd.readouterr().err
@@ -255,7 +255,7 @@ def test_the_time_goes_on_where_the_checkpoint_left_it(tmp_path: Path, straight:
     assert seconds[-1] <= state["seconds"]
     state["seconds"] = 1000.0
     torch.save(state, last)
-    child = in_a_child([*words(tmp_path, "run"), "total_kimg=1.3"])
+    child = in_a_child([*overrides(tmp_path, "run"), "total_kimg=1.3"])
     child.join(120)
     added = [e["time/total_s"] for e in read_metrics(run / "metrics.jsonl")][len(seconds) :]
     assert added and min(added) > 1000

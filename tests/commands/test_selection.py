@@ -65,7 +65,7 @@ def test_labels_by_name_or_in_order(typed: str, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "words"),
+    ("typed", "message"),
     [
         ("{smil: 1}", "smil is not an attribute; .*smile, age"),
         ("[1,2,3]", "must be 2 numbers, of smile, age"),
@@ -73,8 +73,8 @@ def test_labels_by_name_or_in_order(typed: str, expected: Any) -> None:
         ("{age: .inf}", "age must be a finite number"),
     ],
 )
-def test_labels_unknown(typed: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+def test_labels_unknown(typed: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         parse_labels(OmegaConf.create(f"labels: {typed}").labels, faces())
 
 

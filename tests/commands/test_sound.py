@@ -49,7 +49,7 @@ SPECTROGRAMS = (
 )
 
 
-def words(root: Path, kind: tuple[str, ...], name: str) -> list[str]:
+def overrides(root: Path, kind: tuple[str, ...], name: str) -> list[str]:
     clips = root / "clips"
     if not clips.exists():
         write_sines(clips, length=600)
@@ -67,13 +67,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def waves(root: Path) -> Path:
-    assert launch("train", words(root, WAVES, "waves")) == 0
+    assert launch("train", overrides(root, WAVES, "waves")) == 0
     return root / "runs/waves"
 
 
 @pytest.fixture(scope="module")
 def spectrograms(root: Path) -> Path:
-    assert launch("train", words(root, SPECTROGRAMS, "spectrograms")) == 0
+    assert launch("train", overrides(root, SPECTROGRAMS, "spectrograms")) == 0
     return root / "runs/spectrograms"
 
 
@@ -83,7 +83,7 @@ def test_a_run_that_goes_on_is_the_same_to_the_bit(
 ) -> None:
     name = "waves" if kind is WAVES else "spectrograms"
     whole = request.getfixturevalue(name)
-    given = words(root, kind, f"{name}_resumed")
+    given = overrides(root, kind, f"{name}_resumed")
     assert launch("train", [*given, "total_kimg=0.08"]) == 0
     assert launch("train", given) == 0
     ours, theirs = state(root / "runs" / f"{name}_resumed"), state(whole)
@@ -157,7 +157,7 @@ def test_runs_are_compared_and_clips_can_be_played(
 
 
 def test_dry_runs_and_benchmarks(root: Path) -> None:
-    given = words(root, WAVES, "dry")
+    given = overrides(root, WAVES, "dry")
     assert launch("train", [*given, "dry_run=true"]) == 0
     assert not (root / "runs/dry").exists()
     parts = ["parts=[steps]", "rounds=1", "warmup=0", f"out={root}/bench.json"]
@@ -166,7 +166,7 @@ def test_dry_runs_and_benchmarks(root: Path) -> None:
 
 @pytest.mark.slow
 def test_sweeps(root: Path) -> None:
-    unnamed = [word for word in words(root, WAVES, "dry") if not word.startswith("name=")]
+    unnamed = [word for word in overrides(root, WAVES, "dry") if not word.startswith("name=")]
     swept = [*unnamed, "-m", "seed=0,1", "sweep=tiny", "total_kimg=0.08"]
     assert launch("train", swept) == 0
     assert len(list((root / "runs/tiny").glob("seed*/checkpoints/last.ckpt"))) == 2
@@ -216,7 +216,7 @@ def test_training_that_makes_no_sense_is_rejected(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    base = words(root, WAVES, "rejected")
+    base = overrides(root, WAVES, "rejected")
     if "data=digits" in given:
         base = ["name=rejected", "total_kimg=0.1", "metrics=none"]
     assert launch("train", [*base, f"runs_dir={tmp_path}", *given]) != 0

@@ -25,7 +25,7 @@ FORK = multiprocessing.get_context("fork")
 LONG = "total_kimg=1000"
 
 
-def be_a_run(words: list[str], log: Path, prepare: Callable[[], object] | None) -> None:
+def be_a_run(overrides: list[str], log: Path, prepare: Callable[[], object] | None) -> None:
     """Train as started by a shell, with output to a file."""
     file = log.open("w", buffering=1)
     for number in (1, 2):
@@ -33,13 +33,13 @@ def be_a_run(words: list[str], log: Path, prepare: Callable[[], object] | None) 
     sys.stdout = sys.stderr = file
     if prepare is not None:
         prepare()
-    main(["train", *words])
+    main(["train", *overrides])
 
 
 def start(
-    root: Path, *words: str, prepare: Callable[[], object] | None = None
+    root: Path, *overrides: str, prepare: Callable[[], object] | None = None
 ) -> multiprocessing.Process:
-    given = [*ELSE, LONG, f"runs_dir={root}", "name=run", *words]
+    given = [*ELSE, LONG, f"runs_dir={root}", "name=run", *overrides]
     child = FORK.Process(target=be_a_run, args=(given, root / "log", prepare))
     child.start()
     wait_for(lambda: "kimg  " in (root / "log").read_text() if (root / "log").exists() else False)
@@ -165,10 +165,10 @@ def small_shared_memory() -> None:
 CANNOT = 77
 
 
-def trained_in_little(root: Path, *words: str) -> tuple[int | None, str]:
+def trained_in_little(root: Path, *overrides: str) -> tuple[int | None, str]:
     """Train 20 steps of images of 64 x 64 in 1 MB of shared memory: a batch of 16 takes 0.2 MB."""
     given = [*ELSE, "total_kimg=0.32", f"runs_dir={root}", "name=run", *photos(root)]
-    given += ["data.image_size=64", *words]
+    given += ["data.image_size=64", *overrides]
     child = FORK.Process(target=be_a_run, args=(given, root / "log", small_shared_memory))
     child.start()
     child.join(300)
@@ -187,12 +187,12 @@ def test_a_small_shared_memory(tmp_path: Path) -> None:
     assert status == 2 and "set num_workers=1, or " in said and "--shm-size=" in said, said
 
 
-@pytest.mark.parametrize(("words", "warns"), [(["num_workers=1"], False), ([], True)])
+@pytest.mark.parametrize(("overrides", "warns"), [(["num_workers=1"], False), ([], True)])
 def test_in_a_small_shared_memory_it_trains_with_what_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], warns: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], warns: bool
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
-    status, said = trained_in_little(tmp_path, *words)
+    status, said = trained_in_little(tmp_path, *overrides)
     assert status == 0, said
     assert ("1 processes read samples, not 4" in said) is warns
 
@@ -235,9 +235,9 @@ def test_what_a_library_makes_of_a_ctrl_c_is_not_reported(
 @pytest.mark.timeout(1200)
 def test_ctrl_c_while_a_command_starts(tmp_path: Path) -> None:
     for share in range(12):
-        words = [*ELSE, LONG, f"runs_dir={tmp_path}/runs", f"name=r{share}"]
+        overrides = [*ELSE, LONG, f"runs_dir={tmp_path}/runs", f"name=r{share}"]
         child = subprocess.Popen(
-            [sys.executable, "-m", "gan_lab", "train", *words],
+            [sys.executable, "-m", "gan_lab", "train", *overrides],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

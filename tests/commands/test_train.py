@@ -225,7 +225,7 @@ def test_a_folder_of_images(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (("modle=gan",), "did you mean model"),
         (("model=dcgn",), "did you mean model/dcgan"),
@@ -272,10 +272,10 @@ def test_bad_input(
     train: Train,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    words: tuple[str, ...],
+    overrides: tuple[str, ...],
     message: str,
 ) -> None:
-    train(*words, status=2, base=ELSE if "data=image_folder" in words else TINY)
+    train(*overrides, status=2, base=ELSE if "data=image_folder" in overrides else TINY)
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
 
@@ -319,8 +319,8 @@ def test_networks_of_a_user(
         "  _target_: gan_lab.models.dcgan.DCGAN\n" + own % generator + "".join(rest)
     )
     monkeypatch.syspath_prepend(tmp_path)
-    words = ["--config-dir", str(tmp_path), "model=mine", "data=random", "data.image_size=8"]
-    assert launch("train", [*words, f"runs_dir={tmp_path}", "name=x", "metrics=none"]) == 2
+    overrides = ["--config-dir", str(tmp_path), "model=mine", "data=random", "data.image_size=8"]
+    assert launch("train", [*overrides, f"runs_dir={tmp_path}", "name=x", "metrics=none"]) == 2
     assert expected in capsys.readouterr().err
 
 
@@ -345,7 +345,7 @@ def test_schedules_of_a_recipe_can_be_left_out(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ("model=r3gan", "regularizer.r1_lazy.weight=1"),
         ("model=gat", "++regularizer.r1.weight=1"),
@@ -353,12 +353,12 @@ def test_schedules_of_a_recipe_can_be_left_out(word: str) -> None:
     ],
 )
 def test_a_key_of_what_is_not_chosen(
-    words: tuple[str, str], train: Train, capsys: pytest.CaptureFixture[str]
+    overrides: tuple[str, str], train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(words[1], "data=digits", "metrics=none", base=[words[0]], status=2)
-    group, name = words[1].lstrip("+").split(".")[:2]
+    train(overrides[1], "data=digits", "metrics=none", base=[overrides[0]], status=2)
+    group, name = overrides[1].lstrip("+").split(".")[:2]
     error = capsys.readouterr().err
-    assert words[1].lstrip("+") in error and f"{group}={name} is not chosen" in error
+    assert overrides[1].lstrip("+") in error and f"{group}={name} is not chosen" in error
 
 
 def test_metrics_jsonl_is_one_object_a_line(train: Train) -> None:

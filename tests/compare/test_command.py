@@ -33,8 +33,8 @@ DRAWING: dict[str, Any] = {
 }
 
 
-def compare(*words: str, status: int = 0) -> None:
-    assert launch("compare", collect_paths(list(words), "runs")) == status
+def compare(*overrides: str, status: int = 0) -> None:
+    assert launch("compare", collect_paths(list(overrides), "runs")) == status
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def test_many_runs_make_a_page_of_moderate_size(make_run: MakeRun, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         ([], "name runs or folders of runs"),
         (["nowhere"], "nowhere does not exist"),
@@ -183,10 +183,10 @@ def test_many_runs_make_a_page_of_moderate_size(make_run: MakeRun, tmp_path: Pat
     ],
 )
 def test_bad_input(
-    make_run: MakeRun, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    make_run: MakeRun, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run("a")
-    compare(*(word.format(run=run) for word in words), status=2)
+    compare(*(word.format(run=run) for word in overrides), status=2)
     assert message in capsys.readouterr().err
 
 

@@ -40,8 +40,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., D
     make("a", "seed=10", best=3.0, evaluation=[result])
     make("b", "seed=9", "loss=hinge", best=1.0, kimg=6)
     make(EVIL, "seed=2", best=2.0, checkpoint=False, seconds=None)
-    words = [f"runs=[{root}/runs]", f"out={root}", "columns=3"]
-    assert launch("compare", words) == 0
+    overrides = [f"runs=[{root}/runs]", f"out={root}", "columns=3"]
+    assert launch("compare", overrides) == 0
     return root / "compare.html"
 
 
@@ -51,11 +51,11 @@ class Opened:
     def __init__(self, page: Any, path: Path) -> None:
         self.page = page
         self.complaints: list[str] = []
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("request", lambda request: self.requests.append(request.url))
         page.goto(path.as_uri())
 
     def column(self, table: str, number: int = 1) -> list[str]:
@@ -71,8 +71,8 @@ class Opened:
     def check(self) -> None:
         """No errors, no external requests, and no horizontal overflow."""
         assert self.complaints == []
-        assert [u for u in self.asked if not u.startswith(("file:", "data:"))] == []
-        assert len([u for u in self.asked if u.startswith("file:")]) == 1
+        assert [u for u in self.requests if not u.startswith(("file:", "data:"))] == []
+        assert len([u for u in self.requests if u.startswith("file:")]) == 1
         inner = self.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert inner[0] <= inner[1]
 
@@ -233,7 +233,7 @@ def test_the_chart_is_downloaded_with_a_legend(opened: Opened, tmp_path: Path) -
     with Image.open(tmp_path / "chart.png") as image:
         assert image.size == (2400, 1000)
     assert opened.page.locator("#chart .legend").count() == 0
-    opened.asked = [url for url in opened.asked if not url.startswith("blob:")]
+    opened.requests = [url for url in opened.requests if not url.startswith("blob:")]
 
 
 def test_dark_mode_can_change_while_the_page_is_open(opened: Opened) -> None:

@@ -96,7 +96,7 @@ def test_a_table_gives_classes_and_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"rate": 0}, "rate=0"),
         ({"length": 0}, "length=0"),
@@ -106,8 +106,8 @@ def test_a_table_gives_classes_and_splits(tmp_path: Path) -> None:
         ({"pad": "left"}, "pad=left"),
     ],
 )
-def test_options_out_of_range(tmp_path: Path, options: dict, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+def test_options_out_of_range(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         opened(write_sines(tmp_path), **options)
 
 
@@ -132,8 +132,8 @@ def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_was_packed_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, out = write_sines(tmp_path / "clips", length=400), tmp_path / "packed.zip"
-    words = ["data=audio", f"data.root={root}", "data.rate=8000", f"out={out}"]
-    assert launch("prepare-data", words) == 0
+    overrides = ["data=audio", f"data.root={root}", "data.rate=8000", f"out={out}"]
+    assert launch("prepare-data", overrides) == 0
     assert "data=audio data.rate=8000 data.length=16384" in " ".join(
         capsys.readouterr().out.split()
     )

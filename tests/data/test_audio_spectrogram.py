@@ -108,9 +108,11 @@ def test_it_is_built_again_from_its_arguments(measured: Spectrogram) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "arguments",
     [{"window": 10**8, "hop": 1}, {"window": 3}, {"iterations": 10**8}, {"momentum": 1.0}],
 )
-def test_arguments_of_an_untrusted_run_are_limited(asked: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"{next(iter(asked))}={next(iter(asked.values()))}"):
-        Spectrogram(**asked)
+def test_arguments_of_an_untrusted_run_are_limited(arguments: dict[str, Any]) -> None:
+    with pytest.raises(
+        InputError, match=f"{next(iter(arguments))}={next(iter(arguments.values()))}"
+    ):
+        Spectrogram(**arguments)

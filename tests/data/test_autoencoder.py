@@ -35,8 +35,13 @@ def packed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     root = tmp_path_factory.mktemp("packed")
     labels = {"labels": [[name, i % 3] for i, name in enumerate(NAMES)]}
     write_zip(root / "photos.zip", labels, size=(8, 8))
-    words = ["data=zip", f"data.root={root}/photos.zip", f"out={root}/packed.zip", *chosen(model)]
-    assert launch("prepare-data", words) == 0
+    overrides = [
+        "data=zip",
+        f"data.root={root}/photos.zip",
+        f"out={root}/packed.zip",
+        *chosen(model),
+    ]
+    assert launch("prepare-data", overrides) == 0
     return root / "packed.zip"
 
 
@@ -137,21 +142,21 @@ def test_packed_latents_that_do_not_fit(packed: Path, model: Path, tmp_path: Pat
 def test_what_is_measured_is_not_packed(
     packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["data=zip", f"data.root={packed}", f"out={tmp_path}/a.zip"]
-    assert launch("prepare-data", [*words, "representation=spectrogram"]) == 2
+    overrides = ["data=zip", f"data.root={packed}", f"out={tmp_path}/a.zip"]
+    assert launch("prepare-data", [*overrides, "representation=spectrogram"]) == 2
     assert "representation=" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
 def run(packed: Path, model: Path) -> Path:
-    words = [
+    overrides = [
         *("model=gat", *small.GAT, "model.generator.patch=2", "data=zip", f"data.root={packed}"),
         *chosen(model),
         *("batch_size=4", "total_kimg=0.008", "metrics=none", "trainer=cpu"),
         *("callbacks.samples.rows=2", "callbacks.samples.columns=2", "name=run"),
         f"runs_dir={packed.parent}/runs",
     ]
-    assert launch("train", words) == 0
+    assert launch("train", overrides) == 0
     return packed.parent / "runs/run"
 
 

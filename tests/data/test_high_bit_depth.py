@@ -313,8 +313,12 @@ def test_packed_into_a_zip_they_are_the_same(tmp_path: Path, channels: int) -> N
     for name in "ab":
         pixels = rng.integers(0, 4096, (6, 6, channels)).astype(np.uint16)
         np.save(tmp_path / "scans" / f"{name}.npy", pixels)
-    words = ["data=image_folder", f"data.root={tmp_path / 'scans'}", f"out={tmp_path / 'a.zip'}"]
-    assert launch("prepare-data", words) == 0
+    overrides = [
+        "data=image_folder",
+        f"data.root={tmp_path / 'scans'}",
+        f"out={tmp_path / 'a.zip'}",
+    ]
+    assert launch("prepare-data", overrides) == 0
     before, after = folder(tmp_path / "scans"), Zip(split="train", root=tmp_path / "a.zip")
     assert after.spec == before.spec or after.spec.as_dict() == before.spec.as_dict()
     assert all((before[i].real == after[i].real).all() for i in range(2))
@@ -352,11 +356,11 @@ def test_from_training_to_files_of_16_bits(tmp_path: Path, precision: str) -> No
     (tmp_path / "scans").mkdir()
     for number, pixels in enumerate(levels):
         Image.fromarray(pixels).save(tmp_path / "scans" / f"{number}.png")
-    words = ("model=dcgan", "model.generator.width=4", "model.discriminator.width=4", "augment=ada",
+    overrides = ("model=dcgan", "model.generator.width=4", "model.discriminator.width=4", "augment=ada",
              "data=image_folder", f"data.root={tmp_path / 'scans'}", "metrics=none", "batch_size=4",
              "total_kimg=0.016", "trainer=cpu", f"trainer.precision={precision}",
              f"runs_dir={tmp_path}", "name=run")  # fmt: skip
-    assert launch("train", list(words)) == 0
+    assert launch("train", list(overrides)) == 0
     made = tmp_path / "made"
     run = f"run={tmp_path / 'run'}"
     assert launch("generate", [run, "num_images=8", f"out={made}", "format=[files,npz,grid]"]) == 0

@@ -190,11 +190,11 @@ def test_what_cannot_be_had_is_named(
 
 
 def test_a_run_trains_and_what_is_packed_is_the_same(saved: Path, tmp_path: Path) -> None:
-    words = [
+    overrides = [
         *("model=gan", "data=huggingface", f"data.name={saved}", "total_kimg=0.02", "trainer=cpu"),
         *("batch_size=4", "metrics=none", f"runs_dir={tmp_path}", "name=run", "threads=1"),
     ]
-    assert launch("train", words) == 0
+    assert launch("train", overrides) == 0
     packed = tmp_path / "packed.zip"
     assert launch("prepare-data", ["data=huggingface", f"data.name={saved}", f"out={packed}"]) == 0
     from gan_lab.data.image_folder import Zip

@@ -115,12 +115,12 @@ def test_patients_stay_together_under_pseudonyms(tmp_path: Path) -> None:
 
 def evaluate(run: Path, protocol: str) -> int:
     """Measure a run by 12 images and no network."""
-    words = ["features=none", "protocol.num_fake=12", "device=cpu", f"run={run}"]
+    overrides = ["features=none", "protocol.num_fake=12", "device=cpu", f"run={run}"]
     more = {
         "memorization": ["protocol.metrics.copies.output=null"],
         "utility": ["protocol.metrics.utility.steps=2"],
     }
-    return launch("evaluate", [f"protocol={protocol}", *words, *more[protocol]])
+    return launch("evaluate", [f"protocol={protocol}", *overrides, *more[protocol]])
 
 
 def test_no_output_identifies_patients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,12 +128,17 @@ def test_no_output_identifies_patients(tmp_path: Path, capsys: pytest.CaptureFix
     write_study(tmp_path / "study" / "striped", patients=3, first=3)
     (tmp_path / "study" / "CANARY.txt").write_text("CANARY")
     out = tmp_path / "out"
-    words = ["data=dicom", f"data.root={tmp_path / 'study'}", "data.folds=3", "data.classes=true"]
-    assert launch("prepare-data", [*words, f"out={out / 'study.zip'}"]) == 0
+    overrides = [
+        "data=dicom",
+        f"data.root={tmp_path / 'study'}",
+        "data.folds=3",
+        "data.classes=true",
+    ]
+    assert launch("prepare-data", [*overrides, f"out={out / 'study.zip'}"]) == 0
     train = ["model=dcgan", "model.generator.width=4", "model.discriminator.width=4", "metrics=none",
              "batch_size=4", "total_kimg=0.016", "trainer=cpu", f"runs_dir={out}",
              "num_workers=0", "logger=[csv,tensorboard]"]  # fmt: skip
-    assert launch("train", [*words, *train, "name=direct", "data.image_size=16"]) == 0
+    assert launch("train", [*overrides, *train, "name=direct", "data.image_size=16"]) == 0
     packed = ["data=zip", f"data.root={out / 'study.zip'}"]
     assert launch("train", [*packed, *train, "name=packed"]) == 0
     for run in "direct", "packed":
@@ -154,10 +159,10 @@ def test_no_output_identifies_patients(tmp_path: Path, capsys: pytest.CaptureFix
     assert launch("prepare-data", [*packed, f"out={out / 'shards'}"]) == 0
     runs = [str(out / "direct"), str(out / "packed")]
     assert launch("compare", [*runs, f"out={out / 'compare.html'}"]) == 0
-    assert launch("train", [*words, *train, "name=dry", "dry_run=true"]) == 0
+    assert launch("train", [*overrides, *train, "name=dry", "dry_run=true"]) == 0
     broken = tmp_path / "study" / "smooth" / "CANARY_0" / "CANARY0.dcm"
     broken.write_bytes(broken.read_bytes()[:600])
-    assert launch("train", [*words, *train, "name=broken"]) == 2
+    assert launch("train", [*overrides, *train, "name=broken"]) == 2
     said = capsys.readouterr()
     for text in said.out, said.err:
         assert "CANARY" not in text
@@ -171,8 +176,8 @@ def test_no_output_identifies_patients(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_packed_slices_are_the_same(tmp_path: Path) -> None:
     write_study(tmp_path / "study")
-    words = ["data=dicom", f"data.root={tmp_path / 'study'}", f"out={tmp_path / 'a.zip'}"]
-    assert launch("prepare-data", words) == 0
+    overrides = ["data=dicom", f"data.root={tmp_path / 'study'}", f"out={tmp_path / 'a.zip'}"]
+    assert launch("prepare-data", overrides) == 0
     before, after = dicom(tmp_path / "study"), Zip(split="train", root=tmp_path / "a.zip")
     assert len(before) == len(after) == 16
     assert all((before[i].real == after[i].real).all() for i in range(16))
@@ -186,10 +191,10 @@ def test_packed_slices_are_the_same(tmp_path: Path) -> None:
 def test_size_of_a_pixel_is_kept_however_often_it_is_packed(tmp_path: Path) -> None:
     write_study(tmp_path / "study")
     first, second = tmp_path / "a.zip", tmp_path / "b.zip"
-    words = ["data=dicom", f"data.root={tmp_path / 'study'}", f"out={first}"]
-    assert launch("prepare-data", words) == 0
-    words = ["data=zip", f"data.root={first}", "size=8", f"out={second}"]
-    assert launch("prepare-data", words) == 0
+    overrides = ["data=dicom", f"data.root={tmp_path / 'study'}", f"out={first}"]
+    assert launch("prepare-data", overrides) == 0
+    overrides = ["data=zip", f"data.root={first}", "size=8", f"out={second}"]
+    assert launch("prepare-data", overrides) == 0
     sizes = [
         Zip(split="train", root=root, **options).spec.kind.arguments["spacing"]
         for root, options in (

@@ -399,8 +399,8 @@ def test_prepare_data_keeps_the_table(root: Path, write_images, tmp_path: Path) 
         "a.png,x,1,anna,train,first\nb.png,y,-1,bob,val,\nc.png,x,1,anna,,third\nd.png,y,0,eve,test,d\n"
     )
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        words = [f"data.root={root}", f"out={tmp_path / 'out.zip'}", "size=4"]
-        prepare_data.run(compose("prepare_data", overrides=words))
+        options = [f"data.root={root}", f"out={tmp_path / 'out.zip'}", "size=4"]
+        prepare_data.run(compose("prepare_data", overrides=options))
     for split in ("train", "val"):
         before = ImageFolder(split=split, root=root).metadata
         after = Zip(split=split, root=tmp_path / "out.zip").metadata

@@ -38,11 +38,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kinds")
 
 
-def packed(root: Path, name: str, *words: object) -> Path:
+def packed(root: Path, name: str, *overrides: object) -> Path:
     """Pack a data set into a zip, or with a size of shards into a folder of these."""
     out = root / name
     if not out.exists():
-        prepare(*words, f"out={out}")
+        prepare(*overrides, f"out={out}")
     return out
 
 
@@ -58,8 +58,8 @@ def clips(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def sounds(root: Path, clips: Path) -> Path:
-    words = ["data=audio", f"data.root={clips}", *keys(SOUND)]
-    return packed(root, "sounds", *words, "shard_mb=0.0037")
+    overrides = ["data=audio", f"data.root={clips}", *keys(SOUND)]
+    return packed(root, "sounds", *overrides, "shard_mb=0.0037")
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def poems(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def texts(root: Path, poems: Path) -> Path:
-    words = ["data=text", f"data.root={poems}", *keys(TEXT)]
-    return packed(root, "texts", *words, "shard_mb=0.0025")
+    overrides = ["data=text", f"data.root={poems}", *keys(TEXT)]
+    return packed(root, "texts", *overrides, "shard_mb=0.0025")
 
 
 def assert_the_same(shards: SampleDataset, source: SampleDataset) -> None:
@@ -94,8 +94,8 @@ def test_sounds_and_all_of_their_crops(root: Path, clips: Path, sounds: Path, sp
     assert len(data._shards) > 2 - (split == "val")
     assert len(data) == source.num_stored * (16 if split == "train" else 1)
     assert_the_same(data, source)
-    words = ["data=audio", f"data.root={clips}", *keys(SOUND)]
-    zipped = packed(root, "sounds.zip", *words)
+    overrides = ["data=audio", f"data.root={clips}", *keys(SOUND)]
+    zipped = packed(root, "sounds.zip", *overrides)
     arguments = {**SOUND, "val_fraction": 0}
     assert_the_same(AudioFolder(split=split, root=zipped, **arguments), source)
 
@@ -114,9 +114,9 @@ def test_lines_of_text(root: Path, poems: Path, texts: Path, split: str) -> None
     source = TextFiles(split=split, root=poems, **TEXT)  # type: ignore[arg-type]
     assert len(data._shards) > 2
     assert_the_same(data, source)
-    words = ["data=text", f"data.root={poems}", *keys(TEXT)]
+    overrides = ["data=text", f"data.root={poems}", *keys(TEXT)]
     again = ["data=streaming", f"data.root={texts}"]
-    for array in (packed(root, "texts.npz", *words), packed(root, "again.npz", *again)):
+    for array in (packed(root, "texts.npz", *overrides), packed(root, "again.npz", *again)):
         assert_the_same(data, TextFiles(split=split, root=array))
 
 
@@ -134,8 +134,8 @@ def test_the_stream_is_the_same_for_any_ranks_and_workers_and_resumed(
 
 
 def test_slices_of_sixteen_bits_with_patients_and_series(root: Path) -> None:
-    words = ["data=phantoms", "data.image_size=16", "split=val", "shard_mb=0.1"]
-    folder = packed(root, "phantoms", *words)
+    overrides = ["data=phantoms", "data.image_size=16", "split=val", "shard_mb=0.1"]
+    folder = packed(root, "phantoms", *overrides)
     data, source = (
         StreamedSamples(split="val", root=str(folder)),
         Phantoms(split="val", image_size=16),
@@ -151,9 +151,9 @@ def test_slices_of_sixteen_bits_with_patients_and_series(root: Path) -> None:
     assert rows.series is None or Counter(rows.series) == Counter(theirs.series or ())
 
 
-def own(target: str, *words: object) -> Any:
+def own(target: str, *overrides: object) -> Any:
     """Return the configuration of a data set that is not one of gan_lab's."""
-    made = config("data=digits", *words)
+    made = config("data=digits", *overrides)
     made.data = OmegaConf.create({"_target_": target, "_partial_": True})
     return made
 
@@ -198,8 +198,8 @@ def test_tables_keep_captions_and_attributes_that_are_no_labels(tmp_path: Path) 
         Image.new("L", (4, 4), number).save(photos / f"{number}.png")
         rows.append(f"{number}.png,{number % 2},{number / 12:.3f},p{number // 3},image {number}")
     (photos / "labels.csv").write_text("\n".join(rows))
-    words = [f"data.root={photos}", "data.attributes=[age]", "shard_mb=0.00006"]
-    prepare(*words, f"out={tmp_path / 'shards'}")
+    overrides = [f"data.root={photos}", "data.attributes=[age]", "shard_mb=0.00006"]
+    prepare(*overrides, f"out={tmp_path / 'shards'}")
     prepare("data=streaming", f"data.root={tmp_path / 'shards'}", f"out={again}")
     data = Zip(split="train", root=again, attributes=["age", "smile"])
     table = data.metadata
@@ -215,10 +215,10 @@ def test_tables_keep_captions_and_attributes_that_are_no_labels(tmp_path: Path) 
 def test_latents_lie_beside_their_images(tmp_path: Path) -> None:
     model = write_autoencoder(tmp_path / "model")
     write_zip(tmp_path / "photos.zip", {"labels": None}, size=(8, 8))
-    words = ["data=zip", f"data.root={tmp_path}/photos.zip"]
+    overrides = ["data=zip", f"data.root={tmp_path}/photos.zip"]
     chosen = ["representation=autoencoder", f"representation.model={model}"]
-    prepare(*words, *chosen, f"out={tmp_path / 'shards'}", "shard_mb=0.0006")
-    prepare(*words, *chosen, f"out={tmp_path / 'all.zip'}")
+    prepare(*overrides, *chosen, f"out={tmp_path / 'shards'}", "shard_mb=0.0006")
+    prepare(*overrides, *chosen, f"out={tmp_path / 'all.zip'}")
     data = StreamedSamples(split="train", root=str(tmp_path / "shards"))
     whole = Zip(split="train", root=tmp_path / "all.zip")
     assert data.packed_by == whole.packed_by != ""
@@ -236,9 +236,9 @@ def test_what_images_alone_have_is_rejected(sounds: Path) -> None:
 
 def test_parts_of_jobs_make_one_folder(clips: Path, sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "parts"
-    words = ["data=audio", f"data.root={clips}", *keys(SOUND), f"out={out}", "shard_mb=0.0037"]
+    overrides = ["data=audio", f"data.root={clips}", *keys(SOUND), f"out={out}", "shard_mb=0.0037"]
     for part in (2, 3, 1):
-        prepare(*words, f"part={part}/3")
+        prepare(*overrides, f"part={part}/3")
     prepare(f"out={out}", "merge=true")
     assert read_index(out / INDEX).digest == read_index(sounds / INDEX).digest
     for path in sounds.iterdir():
@@ -270,5 +270,5 @@ def test_a_run_trains_resumes_evaluates_and_generates(
     assert launch("generate", [run, "num_images=3", f"out={tmp_path / 'made'}"]) == 0
     assert len(list((tmp_path / "made").iterdir())) >= 3
     if kind == "texts":
-        words = [run, "protocol=text", "protocol.num_fake=640", f"out={tmp_path / 'found'}"]
-        assert launch("evaluate", words) == 0
+        overrides = [run, "protocol=text", "protocol.num_fake=640", f"out={tmp_path / 'found'}"]
+        assert launch("evaluate", overrides) == 0

@@ -11,11 +11,11 @@ from gan_lab.sampling.gan import Gan
 from tests.helpers.zips import NAMES, write_zip
 
 
-def train(root: Path, *words: str) -> Gan:
+def train(root: Path, *overrides: str) -> Gan:
     small = ["model=gan", "model.generator.width=8", "model.discriminator.width=4", "batch_size=4"]
     status = launch(
         "train",
-        [*small, *words, "data.image_size=8", "total_kimg=0.008", "metrics=none", f"runs_dir={root}/runs",
+        [*small, *overrides, "data.image_size=8", "total_kimg=0.008", "metrics=none", f"runs_dir={root}/runs",
          "name=run", "num_workers=0", "callbacks.samples.columns=2"],
     )  # fmt: skip
     assert status == 0
@@ -48,14 +48,14 @@ def test_zip(tmp_path: Path) -> None:
 def test_one_class_is_unconditional(tmp_path: Path) -> None:
     write_zip(tmp_path / "x.zip")
     assert train(tmp_path, "data=zip", f"data.root={tmp_path}/x.zip").num_classes == 0
-    words = [
+    overrides = [
         "data=zip",
         f"data.root={tmp_path}/x.zip",
         "data.image_size=8",
         "conditional=true",
         f"runs_dir={tmp_path}",
     ]
-    assert launch("train", words) == 2
+    assert launch("train", overrides) == 2
 
 
 @pytest.mark.parametrize("overrides", [(), ("conditional=false",)])

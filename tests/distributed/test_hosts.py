@@ -29,8 +29,8 @@ RUN = (
 WHOLE = "total_kimg=0.64"
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+def ip(*overrides: str) -> None:
+    subprocess.run(["ip", *overrides], check=True, capture_output=True, text=True)
 
 
 class Hosts:
@@ -68,7 +68,7 @@ class Hosts:
         """Pull the second host's cable, "down", or plug it in, "up"."""
         ip("-n", self.names[1], "link", "set", "eth0", state)
 
-    def start(self, folder: Path, *words: str) -> list[subprocess.Popen[str]]:
+    def start(self, folder: Path, *overrides: str) -> list[subprocess.Popen[str]]:
         """Start a training on both, with the run folder on a disk that both see."""
         started = []
         for rank, name in enumerate(self.names):
@@ -77,7 +77,15 @@ class Hosts:
                 "GROUP_RANK": str(rank), "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29400",
                 "TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "eth0", "PYTHONPATH": str(ROOT),
             }  # fmt: skip
-            command = [sys.executable, "-m", "gan_lab", "train", *RUN, f"runs_dir={folder}", *words]
+            command = [
+                sys.executable,
+                "-m",
+                "gan_lab",
+                "train",
+                *RUN,
+                f"runs_dir={folder}",
+                *overrides,
+            ]
             started.append(
                 subprocess.Popen(
                     ["ip", "netns", "exec", name, *command],

@@ -31,14 +31,14 @@ def alike(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn_alike(monkeypatch)
 
 
-def words(folder: Path, *more: str) -> list[str]:
+def overrides(folder: Path, *more: str) -> list[str]:
     return [*RUN, f"runs_dir={folder}", *more]
 
 
-def torchrun(*words: str, flags: tuple[str, ...]) -> subprocess.Popen[str]:
+def torchrun(*overrides: str, flags: tuple[str, ...]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--local-addr=127.0.0.1", *flags]
     return subprocess.Popen(
-        [*command, "-m", "tests.helpers.as_one", "train", *words],
+        [*command, "-m", "tests.helpers.as_one", "train", *overrides],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -67,7 +67,7 @@ def assert_the_same_run(ours: Path, theirs: Path) -> None:
         )
 
 
-def as_torchrun(rank: int, port: int, words: list[str], log: Path) -> None:
+def as_torchrun(rank: int, port: int, overrides: list[str], log: Path) -> None:
     """A process of torchrun, with output to a file."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
@@ -76,14 +76,14 @@ def as_torchrun(rank: int, port: int, words: list[str], log: Path) -> None:
     }  # fmt: skip
     rank_zero_only.rank = rank
     with log.open("w") as file, redirect_stdout(file):
-        status = launch("train", words)
+        status = launch("train", overrides)
     os._exit(status)
 
 
 def test_two_processes_and_then_one_are_one_process(tmp_path: Path) -> None:
     """Two processes train the first half, one the second: the result equals that of one process."""
-    assert launch("train", words(tmp_path, "name=alone", WHOLE)) == 0
-    both = words(tmp_path, "name=two", HALF, "trainer.devices=2")
+    assert launch("train", overrides(tmp_path, "name=alone", WHOLE)) == 0
+    both = overrides(tmp_path, "name=two", HALF, "trainer.devices=2")
     port, logs = free_port(), [tmp_path / f"{rank}.log" for rank in range(2)]
     children = [
         multiprocessing.get_context("fork").Process(
@@ -99,21 +99,21 @@ def test_two_processes_and_then_one_are_one_process(tmp_path: Path) -> None:
     said = [log.read_text().count("kimg shown") for log in logs]
     assert said == [1, 0], "one of the processes speaks for both"
     assert state(tmp_path / "two")["clock"]["images_seen"] == 160
-    assert launch("train", words(tmp_path, "name=two", WHOLE)) == 0
+    assert launch("train", overrides(tmp_path, "name=two", WHOLE)) == 0
     assert_the_same_run(tmp_path / "two", tmp_path / "alone")
 
 
 @pytest.mark.slow
 def test_torchrun_and_then_one_process_are_one_process(tmp_path: Path) -> None:
-    assert launch("train", words(tmp_path, "name=alone", WHOLE)) == 0
+    assert launch("train", overrides(tmp_path, "name=alone", WHOLE)) == 0
     out = finish(
         torchrun(
-            *words(tmp_path, "name=two", HALF, "trainer.devices=2"),
+            *overrides(tmp_path, "name=two", HALF, "trainer.devices=2"),
             flags=("--standalone", "--nproc-per-node=2"),
         )
     )
     assert out.count("kimg shown") == 1
-    assert launch("train", words(tmp_path, "name=two", WHOLE)) == 0
+    assert launch("train", overrides(tmp_path, "name=two", WHOLE)) == 0
     assert_the_same_run(tmp_path / "two", tmp_path / "alone")
 
 
@@ -122,7 +122,7 @@ def test_checkpoints_by_time_leave_each_process_its_own_statistics(tmp_path: Pat
     for name, minutes in (("never", "null"), ("often", "1e-9")):
         finish(
             torchrun(
-                *words(tmp_path, f"name={name}", HALF, "trainer.devices=2"),
+                *overrides(tmp_path, f"name={name}", HALF, "trainer.devices=2"),
                 "trainer.sync_batchnorm=false",
                 f"callbacks.checkpointing.every_minutes={minutes}",
                 flags=("--standalone", "--nproc-per-node=2"),
@@ -138,14 +138,14 @@ def test_checkpoints_by_time_leave_each_process_its_own_statistics(tmp_path: Pat
 @pytest.mark.slow
 def test_one_process_and_then_two_machines(tmp_path: Path) -> None:
     """Two agents of torchrun, each with one process, as on two machines, resume a run of one process."""
-    assert launch("train", words(tmp_path, "name=alone", WHOLE)) == 0
-    assert launch("train", words(tmp_path, "name=two", HALF)) == 0
+    assert launch("train", overrides(tmp_path, "name=alone", WHOLE)) == 0
+    assert launch("train", overrides(tmp_path, "name=two", HALF)) == 0
     flags = (
         *("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=gan"),
         f"--rdzv-endpoint=127.0.0.1:{free_port()}",
     )
     both = [
-        torchrun(*words(tmp_path, "name=two", WHOLE, "trainer.num_nodes=2"), flags=flags)
+        torchrun(*overrides(tmp_path, "name=two", WHOLE, "trainer.num_nodes=2"), flags=flags)
         for _ in range(2)
     ]
     outs = [finish(agent) for agent in both]
@@ -156,7 +156,7 @@ def test_one_process_and_then_two_machines(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_torchrun_of_other_numbers_is_rejected(tmp_path: Path) -> None:
     agent = torchrun(
-        *words(tmp_path, "name=no", HALF), flags=("--standalone", "--nproc-per-node=2")
+        *overrides(tmp_path, "name=no", HALF), flags=("--standalone", "--nproc-per-node=2")
     )
     out = finish(agent, status=1)
     assert "set trainer.devices=2 trainer.num_nodes=1" in out

@@ -59,8 +59,8 @@ def train(name: str, folder: Path, *more: str) -> None:
     size = () if name == "wgan_gp_text" else ("data.image_size=8",)
     if name == "wavegan":
         size = ("data=audio", f"data.root={folder}/clips", "data.rate=8000", "data.length=128")
-    words = [*ALL, *size, *MODELS[name], f"runs_dir={folder}", f"name={name}", *more]
-    assert launch("train", words) == 0, name
+    overrides = [*ALL, *size, *MODELS[name], f"runs_dir={folder}", f"name={name}", *more]
+    assert launch("train", overrides) == 0, name
 
 
 def work(rank: int, port: int, folder: str) -> None:

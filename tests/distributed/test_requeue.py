@@ -11,18 +11,18 @@ from gan_lab.distributed import slurm
 from tests.commands.conftest import ELSE, train_and_exit
 from tests.helpers.checkpoints import final
 
-# what scontrol is asked goes to a file; the job runs
+# what scontrol is calls goes to a file; the job runs
 SCONTROL = """#!/bin/sh
-echo "$@" >> {asked}
+echo "$@" >> {calls}
 echo JobState=RUNNING PreemptTime=None
 """
 
 
-def signaled(words: list[str], number: signal.Signals) -> None:
+def signaled(overrides: list[str], number: signal.Signals) -> None:
     """A task of a job that gets the signal during imports."""
     slurm.block_signals()
     os.kill(os.getpid(), number)
-    train_and_exit(words)
+    train_and_exit(overrides)
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,17 @@ def test_a_warning_before_the_first_step(
     status: int,
     requeued: bool,
 ) -> None:
-    asked = tmp_path / "asked"
+    calls = tmp_path / "calls"
     script = tmp_path / "scontrol"
-    script.write_text(SCONTROL.format(asked=asked))
+    script.write_text(SCONTROL.format(calls=calls))
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     rare = "callbacks.checkpointing.every_kimg=1000"
-    words = [*ELSE, rare, "total_kimg=1000", f"runs_dir={tmp_path}/runs", "name=run"]
-    child = multiprocessing.get_context("fork").Process(target=signaled, args=(words, number))
+    overrides = [*ELSE, rare, "total_kimg=1000", f"runs_dir={tmp_path}/runs", "name=run"]
+    child = multiprocessing.get_context("fork").Process(target=signaled, args=(overrides, number))
     child.start()
     child.join(100)
     assert child.exitcode == status
     assert final(tmp_path / "runs" / "run")["clock"]["images_seen"] == 16  # type: ignore[index]
-    assert ("requeue 7" in asked.read_text()) == requeued
+    assert ("requeue 7" in calls.read_text()) == requeued

@@ -22,15 +22,15 @@ def job(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def answers(monkeypatch: pytest.MonkeyPatch, state: str, preempted: str = "None") -> list[str]:
     """Make scontrol report this job, and return the list of its calls."""
-    asked = []
+    calls = []
 
-    def run(words: tuple[str, ...], **_: object) -> subprocess.CompletedProcess[str]:
-        asked.append(" ".join(words))
+    def run(command: tuple[str, ...], **_: object) -> subprocess.CompletedProcess[str]:
+        calls.append(" ".join(command))
         text = f"JobId=7 JobState={state} Reason=None\n   PreemptTime={preempted}"
-        return subprocess.CompletedProcess(words, 0, text, "")
+        return subprocess.CompletedProcess(command, 0, text, "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    return asked
+    return calls
 
 
 @pytest.mark.parametrize(
@@ -46,25 +46,25 @@ def answers(monkeypatch: pytest.MonkeyPatch, state: str, preempted: str = "None"
 def test_which_signals_mean_again(
     job: pytest.MonkeyPatch, number: int, state: str, preempted: str, again: bool
 ) -> None:
-    asked = answers(job, state, preempted)
+    calls = answers(job, state, preempted)
     refusal = slurm.requeue(number, max_requeues=1)
     assert (refusal is None) == again
-    assert ("scontrol requeue 7" in asked) == again
+    assert ("scontrol requeue 7" in calls) == again
 
 
 def test_a_task_of_an_array_and_not_the_array_starts_again(job: pytest.MonkeyPatch) -> None:
     job.setenv("SLURM_ARRAY_JOB_ID", "7")
     job.setenv("SLURM_ARRAY_TASK_ID", "2")
-    asked = answers(job, "RUNNING")
+    calls = answers(job, "RUNNING")
     assert slurm.requeue(10, max_requeues=1) is None
-    assert asked[-1] == "scontrol requeue 7_2"
+    assert calls[-1] == "scontrol requeue 7_2"
 
 
 def test_restarts_come_to_an_end(job: pytest.MonkeyPatch) -> None:
     job.setenv("SLURM_RESTART_COUNT", "3")
-    asked = answers(job, "RUNNING")
+    calls = answers(job, "RUNNING")
     assert "was started again 3 times" in str(slurm.requeue(10, max_requeues=3))
-    assert "scontrol requeue 7" not in asked
+    assert "scontrol requeue 7" not in calls
     assert slurm.requeue(10, max_requeues=4) is None
 
 
@@ -91,20 +91,20 @@ def test_tasks_are_those_of_the_trainer(job: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("overrides", "complaint"),
     [
         (["hydra/launcher=slurm"], "add -m"),
         (["-m", "hydra/launcher=slurm", "seed=0,1"], "there is no sbatch on this machine"),
     ],
 )
 def test_a_launcher_without_a_cluster(
-    words: list[str],
+    overrides: list[str],
     complaint: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert launch("train", [*words, f"runs_dir={tmp_path}/runs"]) == 2
+    assert launch("train", [*overrides, f"runs_dir={tmp_path}/runs"]) == 2
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

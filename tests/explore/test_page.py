@@ -44,10 +44,10 @@ class Visit:
     def __init__(self, browser: "playwright.Browser", address: str, width: int) -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 800})
         self.complaints: list[str] = []
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(address)
         for number in (0, 1):
             self.wait_for_another(number, 0)
@@ -94,7 +94,7 @@ def visit(browser: "playwright.Browser", address: str) -> Iterator[Visit]:
     yield visit
     visit.page.close()
     assert visit.complaints == []
-    outside = [url for url in visit.asked if not url.startswith((address, "blob:", "data:"))]
+    outside = [url for url in visit.requests if not url.startswith((address, "blob:", "data:"))]
     assert outside == []
 
 

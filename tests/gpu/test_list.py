@@ -43,7 +43,7 @@ def test_penalties_and_compiled_steps(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_sizes_for_a_gpu_compose() -> None:
     for case in (*work.STEPS, *work.penalty_cases(toy=False)):
-        config = work.composed(*case.words, "trainer=gpu")
+        config = work.composed(*case.overrides, "trainer=gpu")
         assert config.batch_size >= 16, case.what
 
 

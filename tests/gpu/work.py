@@ -55,7 +55,7 @@ class Case:
 
     Attributes:
         what: in words.
-        words: overrides of `gan-lab train`.
+        overrides: of `gan-lab train`.
         toy: further ones for a CPU, in a test.
         precisions: of the trainer.
         channels_last: whether networks and images lie so in memory.
@@ -63,7 +63,7 @@ class Case:
     """
 
     what: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     toy: tuple[str, ...]
     precisions: tuple[str, ...] = ("bf16-mixed", "32-true")
     channels_last: bool = False
@@ -175,10 +175,10 @@ def penalty_cases(toy: bool) -> list[Case]:
     # traces as inductor does, and needs no compiler
     backend = "compile=aot_eager" if toy else "compile=true"
     cases = []
-    for name, words, small in (("GAT-B/2", GAT, GAT_TOY), ("R3GAN FFHQ-256", R3GAN, R3GAN_TOY)):
+    for name, overrides, small in (("GAT-B/2", GAT, GAT_TOY), ("R3GAN FFHQ-256", R3GAN, R3GAN_TOY)):
         for kind, penalties in (("exact", EXACT), ("approximate", APPROXIMATE)):
-            cases.append(Case(f"{name}, {kind} penalties", (*words, *penalties), small, BF16))
-        compiled_words = (*words, *APPROXIMATE, backend)
+            cases.append(Case(f"{name}, {kind} penalties", (*overrides, *penalties), small, BF16))
+        compiled_words = (*overrides, *APPROXIMATE, backend)
         cases.append(Case(f"{name}, approximate penalties, compiled", compiled_words, small, BF16))
     last = Case("StyleGAN2 256, channels last", STYLEGAN2, STYLE_TOY, BF16, channels_last=True)
     return [*cases[:3], last, *cases[3:]]
@@ -236,20 +236,20 @@ def period(module: AdversarialModule) -> int:
     return math.lcm(1, *intervals)
 
 
-def composed(*words: str) -> DictConfig:
+def composed(*options: str) -> DictConfig:
     """Compose the configuration of `gan-lab train`."""
     register_resolvers()
     GlobalHydra.instance().clear()
     fixed = ("name=gpu", "metrics=none", "total_kimg=1000000")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", overrides=add_plus([*fixed, *words]))
+        return compose("train", overrides=add_plus([*fixed, *options]))
 
 
 def measured(case: Case, precision: str, *, toy: bool, seconds: float) -> Result:
     """Measure training steps of a case."""
-    words = [*case.words, *(case.toy if toy else ())]
-    words += [f"trainer={'cpu' if toy else 'gpu'}", f"trainer.precision={precision}"]
-    config = composed(*words)
+    overrides = [*case.overrides, *(case.toy if toy else ())]
+    overrides += [f"trainer={'cpu' if toy else 'gpu'}", f"trainer.precision={precision}"]
+    config = composed(*overrides)
     data = build_data(config)
     module = build_model(config, sample_spec(config, data))
     rate = Rate(seconds)
@@ -408,21 +408,26 @@ def summed(backend: str, device: str, count: int) -> Result:
 def train_item(out: Path, end: float, toy: bool) -> None:
     """A minute of `gan-lab train`, stopped as a terminal stops it, with a grid."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["model=stylegan2", "data=digits", "data.image_size=64", "batch_size=32"]
-        words += ["model.generator.channel_base=8192", "model.discriminator.channel_base=8192"]
-        words += ["regularizer.r1.weight=1", "trainer=gpu", "trainer.precision=bf16-mixed"]
-        words += ["total_kimg=100000", "callbacks.samples.every_kimg=2"]
+        overrides = ["model=stylegan2", "data=digits", "data.image_size=64", "batch_size=32"]
+        overrides += ["model.generator.channel_base=8192", "model.discriminator.channel_base=8192"]
+        overrides += ["regularizer.r1.weight=1", "trainer=gpu", "trainer.precision=bf16-mixed"]
+        overrides += ["total_kimg=100000", "callbacks.samples.every_kimg=2"]
         seconds = min(TRAIN_SECONDS, max(10.0, end - time.monotonic() - 15))
         if toy:
-            words += [*STYLE_TOY, "trainer=cpu", "trainer.precision=32-true", "total_kimg=0.008"]
-            words += ["callbacks.samples.every_kimg=0.004", "callbacks.samples.rows=1"]
-        words += ["metrics=none", "name=gpu", f"runs_dir={folder}"]
+            overrides += [
+                *STYLE_TOY,
+                "trainer=cpu",
+                "trainer.precision=32-true",
+                "total_kimg=0.008",
+            ]
+            overrides += ["callbacks.samples.every_kimg=0.004", "callbacks.samples.rows=1"]
+        overrides += ["metrics=none", "name=gpu", f"runs_dir={folder}"]
         stop = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
         if not toy:
             stop.start()
         begin = time.perf_counter()
         try:
-            status: object = launch("train", words)
+            status: object = launch("train", overrides)
         except SystemExit as stopped:
             status = stopped.code
         stop.cancel()

@@ -29,10 +29,10 @@ def lines(number: int, seed: int) -> Iterator[list[str]]:
     draw = random.Random(seed)
     for _ in range(number):
         command = draw.choice([*COMMANDS, "train", "evaluate", "generate"])
-        words = list(NEEDED.get(command, ()))
+        overrides = list(NEEDED.get(command, ()))
         for _ in range(draw.choice((1, 1, 2))):
             key = draw.choice(keys_of(command))
             if draw.random() < 0.1:
                 key = f"{key}x"
-            words.append(f"{key}={draw.choice(VALUES)}")
-        yield [command, *words]
+            overrides.append(f"{key}={draw.choice(VALUES)}")
+        yield [command, *overrides]

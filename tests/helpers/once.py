@@ -144,8 +144,8 @@ def compose_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
     def mode(self: Hydra, config_name: str | None, overrides: list[str]) -> object:
         # composes everything to find hydra.mode, which no file of the package sets
         own = only_own_files(self.config_loader.repository)  # type: ignore[attr-defined]
-        asked = any("hydra" in word for word in overrides)
-        return None if own and not asked else get_mode(self, config_name, overrides)
+        explicit = any("hydra" in word for word in overrides)
+        return None if own and not explicit else get_mode(self, config_name, overrides)
 
     patch.setattr(Hydra, "get_mode", mode)
     patch.setattr(config_loader_impl, "create_defaults_list", defaults_once)

@@ -29,8 +29,8 @@ def tiny_run(factory: pytest.TempPathFactory, model: str) -> Path:
     """Return a copy of a run of a tiny model of the digits, which is trained once for all modules."""
 
     def train(root: Path) -> None:
-        words = [*COMMON, f"model={model}", *MODELS[model], f"runs_dir={root}", f"name={model}"]
-        assert launch("train", words) == 0
+        overrides = [*COMMON, f"model={model}", *MODELS[model], f"runs_dir={root}", f"name={model}"]
+        assert launch("train", overrides) == 0
 
     run = factory.mktemp("runs") / model
     copy_run(make_once(factory, f"tiny-{model}", train) / model, run)

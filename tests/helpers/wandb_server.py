@@ -22,9 +22,9 @@ class Answers(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         found: dict[str, Any] = {}
         if self.path == "/graphql":
-            asked = json.loads(body)
-            self.server.asked.append(asked)
-            found = self.server.answer(asked["query"], asked.get("variables") or {})
+            requests = json.loads(body)
+            self.server.requests.append(requests)
+            found = self.server.answer(requests["query"], requests.get("variables") or {})
         answer = json.dumps({"data": found}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -38,13 +38,13 @@ class Server(ThreadingHTTPServer):
     """The server.
 
     Attributes:
-        asked: queries with their variables.
+        requests: queries with their variables.
         summaries: of the runs of its project.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.summaries: list[dict[str, float]] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()

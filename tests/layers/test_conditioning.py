@@ -156,7 +156,7 @@ def test_losses_are_in_single_precision(kind: Callable[..., Conditioning]) -> No
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "words"),
+    ("kind", "given", "message"),
     [
         (
             AuxiliaryClassifier,
@@ -170,7 +170,7 @@ def test_losses_are_in_single_precision(kind: Callable[..., Conditioning]) -> No
     ],
 )
 def test_invalid_arguments_are_rejected(
-    kind: Callable[..., Conditioning], given: dict[str, Any], words: str
+    kind: Callable[..., Conditioning], given: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         kind(**{"features": 4, "num_classes": 3, **given})

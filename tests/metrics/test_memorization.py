@@ -30,8 +30,8 @@ APART = HELD_OUT.read(0, HELD_OUT.count or 0)
 def measured(
     compose: Callable[..., Any], images: Tensor, *, features: str = "digits", **options: Any
 ) -> dict[str, MetricValue]:
-    words = [f"protocol.{key}={value}" for key, value in options.items()]
-    config = compose("protocol=memorization", f"features={features}", *words, root="evaluate")
+    overrides = [f"protocol.{key}={value}" for key, value in options.items()]
+    config = compose("protocol=memorization", f"features={features}", *overrides, root="evaluate")
     node = config.protocol
     protocol: Protocol = build(node, Protocol, features=build(config.features))
     fake = FixedImages(images)
@@ -136,19 +136,19 @@ def test_16_bits_and_patients() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("overrides", "answer"),
     [
         (["total_kimg=40"], "no"),
         (["total_kimg=40", "metrics=none", "data._target_=tests.helpers.few.FewDigits"], "yes"),
     ],
     ids=["all digits", "50 digits"],
 )
-def test_trained_digits(tmp_path: Path, words: list[str], answer: str) -> None:
+def test_trained_digits(tmp_path: Path, overrides: list[str], answer: str) -> None:
     train = ["experiment=digits/lsgan", "trainer=cpu", f"runs_dir={tmp_path}", "name=run"]
-    assert launch("train", [*train, *words]) == 0
+    assert launch("train", [*train, *overrides]) == 0
     run = f"run={tmp_path / 'run'}"
-    words = ["protocol=memorization", "features=digits", "device=cpu", "trust=[tests]"]
-    assert launch("evaluate", [run, *words, "checkpoint=last"]) == 0
+    overrides = ["protocol=memorization", "features=digits", "device=cpu", "trust=[tests]"]
+    assert launch("evaluate", [run, *overrides, "checkpoint=last"]) == 0
     metrics = {
         one["key"]: one for one in read_results(tmp_path / "run" / "evaluation.json")[-1]["metrics"]
     }

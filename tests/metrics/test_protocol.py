@@ -291,10 +291,10 @@ def test_advice_for_few_images_works_when_it_is_pasted(name, fake, real):
     sources = {}
     for what, count in (("fake", fake), ("real", real)):
         sources[what] = FixedImages(pixels.expand(count, -1, -1, -1), endless=False)
-    words = [f"protocol={name}"]
+    options = [f"protocol={name}"]
     for _ in range(4):
         with initialize_config_dir(version_base=None, config_dir=str(CONF)):
-            made = build(compose(overrides=[f"+{words[0]}", *words[1:]]).protocol)
+            made = build(compose(overrides=[f"+{options[0]}", *options[1:]]).protocol)
         try:
             made.check(**sources)
             break
@@ -302,13 +302,13 @@ def test_advice_for_few_images_works_when_it_is_pasted(name, fake, real):
             advice = re.findall(r"protocol\S*=\w+", str(error))
             assert advice, error
             chosen = [word for word in advice if word.startswith("protocol=")]
-            words = [
-                *(chosen or words[:1]),
-                *(words[1:] if not chosen else []),
+            options = [
+                *(chosen or options[:1]),
+                *(options[1:] if not chosen else []),
                 *advice[len(chosen) :],
             ]
     else:
-        pytest.fail(f"{words} is rejected")
+        pytest.fail(f"{options} is rejected")
 
 
 def test_the_whole_of_inception_goes_through_a_protocol(data_of, inception_file):

@@ -59,14 +59,14 @@ def test_the_score(sets: tuple[Tensor, Tensor]) -> None:
 def test_a_metric_is_a_metric_of_training_and_of_evaluate(tmp_path: Path) -> None:
     """Added to what a run measures, under keys of the user's choice."""
     package = "gan_lab.metrics.torchmetrics"
-    words = [*TINY, f"runs_dir={tmp_path}", "name=run", "total_kimg=0.2"]
-    words += [f"+metrics.digits.metrics.mine._target_={package}.TorchMetric"]
-    words += [f"+metrics.digits.metrics.mine.metric._target_={package}.FrechetDistance"]
-    words += [
+    overrides = [*TINY, f"runs_dir={tmp_path}", "name=run", "total_kimg=0.2"]
+    overrides += [f"+metrics.digits.metrics.mine._target_={package}.TorchMetric"]
+    overrides += [f"+metrics.digits.metrics.mine.metric._target_={package}.FrechetDistance"]
+    overrides += [
         "+metrics.digits.metrics.mine.metric.width=64",
         "+metrics.digits.metrics.mine.keys=[mine]",
     ]
-    assert launch("train", words) == 0
+    assert launch("train", overrides) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (logged,) = [entry for entry in map(json.loads, lines) if "metrics/mine" in entry]
     assert logged["metrics/mine"] == pytest.approx(logged["metrics/fd_digits"], rel=1e-6)

@@ -116,7 +116,7 @@ def test_the_average_copies_statistics_and_normalizes_its_own_weights(compose: C
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ({"z_dim": 2}, "z_dim=2 cannot be split into 3 chunks"),
         ({"shared_dim": 0}, "set shared_dim"),
@@ -124,9 +124,9 @@ def test_the_average_copies_statistics_and_normalizes_its_own_weights(compose: C
         ({"image_size": 50}, "set data.image_size=48 or 56"),
     ],
 )
-def test_invalid_arguments_are_rejected(given: dict[str, object], words: str) -> None:
+def test_invalid_arguments_are_rejected(given: dict[str, object], message: str) -> None:
     arguments = {"image_size": 16, "channels": 1, "num_classes": 3, "width": 2, **given}
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         biggan.Generator(**arguments)
 
 

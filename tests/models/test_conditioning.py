@@ -109,8 +109,8 @@ def test_the_projection_is_the_default_and_adds_nothing_to_the_state(compose: Co
 
 
 def test_its_values_are_set_by_name(compose: Compose) -> None:
-    words = ("conditioning=d2d_ce", "conditioning.temperature=0.25", "conditioning.width=6")
-    head = small(compose, "biggan", *words).discriminator.conditioning
+    overrides = ("conditioning=d2d_ce", "conditioning.temperature=0.25", "conditioning.width=6")
+    head = small(compose, "biggan", *overrides).discriminator.conditioning
     assert (head.temperature, head.proxies.weight.shape) == (0.25, (3, 6))
 
 
@@ -133,7 +133,7 @@ def test_an_unknown_conditioning(
 
 
 @pytest.mark.parametrize(
-    ("model", "words"),
+    ("model", "overrides"),
     [
         ("sngan", ("conditioning=ac",)),
         *(
@@ -144,9 +144,9 @@ def test_an_unknown_conditioning(
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    compose: Compose, tmp_path: Path, model: str, words: tuple[str, ...]
+    compose: Compose, tmp_path: Path, model: str, overrides: tuple[str, ...]
 ) -> None:
-    trained(compose, tmp_path, model, *words, name="halted", total_kimg=0.024)
-    halted = trained(compose, tmp_path, model, *words, name="halted", total_kimg=0.048)
-    straight = trained(compose, tmp_path, model, *words, name="straight", total_kimg=0.048)
+    trained(compose, tmp_path, model, *overrides, name="halted", total_kimg=0.024)
+    halted = trained(compose, tmp_path, model, *overrides, name="halted", total_kimg=0.048)
+    straight = trained(compose, tmp_path, model, *overrides, name="straight", total_kimg=0.048)
     assert all(torch.equal(halted[name], straight[name]) for name in straight)

@@ -158,7 +158,7 @@ def test_an_unknown_distance() -> None:
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    words = [
+    overrides = [
         "model=fastgan",
         *FASTGAN,
         "metrics=none",
@@ -168,9 +168,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         "callbacks.samples.columns=2",
         f"runs_dir={tmp_path}",
     ]
-    assert launch("train", [*words, "name=halted", "total_kimg=0.016"]) == 0
+    assert launch("train", [*overrides, "name=halted", "total_kimg=0.016"]) == 0
     for name in ("halted", "straight"):
-        assert launch("train", [*words, f"name={name}", "total_kimg=0.032"]) == 0
+        assert launch("train", [*overrides, f"name={name}", "total_kimg=0.032"]) == 0
     halted, straight = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("halted", "straight")

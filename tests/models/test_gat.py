@@ -241,7 +241,7 @@ def test_recomputed_activations_give_the_same_gradients(again: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ({"size": "M"}, "size='M'"),
         ({"depth": 6}, "depth=6"),
@@ -253,14 +253,14 @@ def test_recomputed_activations_give_the_same_gradients(again: Any) -> None:
 )
 @pytest.mark.parametrize("network", [Generator, Discriminator])
 def test_invalid_arguments_are_rejected(
-    network: type[Generator], given: dict[str, Any], words: str
+    network: type[Generator], given: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         network(**{**TINY, "image_size": 8, **given})
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    words = [
+    overrides = [
         "model=gat",
         *overrides_of.GAT,
         "batch_size=4",
@@ -271,9 +271,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         "callbacks.samples.columns=2",
         f"runs_dir={tmp_path}",
     ]
-    assert launch("train", [*words, "name=halted", "total_kimg=0.016"]) == 0
+    assert launch("train", [*overrides, "name=halted", "total_kimg=0.016"]) == 0
     for name in ("halted", "straight"):
-        assert launch("train", [*words, f"name={name}", "total_kimg=0.032"]) == 0
+        assert launch("train", [*overrides, f"name={name}", "total_kimg=0.032"]) == 0
     halted, straight = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("halted", "straight")

@@ -109,9 +109,9 @@ def put_together(compose: Callable[..., DictConfig], case: Case) -> DictConfig:
 
 
 @cache
-def part(compose: Callable[..., DictConfig], *words: str) -> DictConfig:
+def part(compose: Callable[..., DictConfig], *overrides: str) -> DictConfig:
     """Compose a part, which is only read."""
-    return compose(*words)
+    return compose(*overrides)
 
 
 def take_two_steps(config: DictConfig, regularizer: str) -> None:
@@ -191,7 +191,7 @@ def test_unsupported_combinations_are_rejected_before_the_first_step(
 
 
 MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
-# what those make that make no images: samples of a shape, and the words that make them small
+# what those make that make no images: samples of a shape, and the overrides that make them small
 OTHERS: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "wavegan": ((1, 16_384), ("model.generator.width=2", "model.discriminator.width=2")),
     "wgan_gp_text": ((6, 8), ("model.generator.width=8", "model.discriminator.width=8")),
@@ -202,12 +202,12 @@ def small_module(
     compose: Callable[..., DictConfig],
     model: str,
     size: list[int],
-    *words: str,
+    *overrides: str,
     attributes: int = 0,
 ) -> AdversarialModule:
     """Build a small model of any kind of sample, with labels of so many attributes."""
     shape, own = OTHERS.get(model, ((3, *size), SMALL.get(model, ())))
-    config = compose(f"model={model}", *own, *words, "d_steps=1", "batch_size=4")
+    config = compose(f"model={model}", *own, *overrides, "d_steps=1", "batch_size=4")
     names = tuple(f"a{i}" for i in range(attributes))
     describe_samples(config, SampleSpec(kind=ImageKind(), shape=shape, attributes=names))
     drop_unchosen(config)
@@ -215,9 +215,9 @@ def small_module(
     return build(config.model, total_images=16)
 
 
-def take_attributes(compose: Callable[..., DictConfig], model: str, *words: str) -> None:
+def take_attributes(compose: Callable[..., DictConfig], model: str, *overrides: str) -> None:
     side = 16 if model == "stylegan3" else 8
-    module = small_module(compose, model, [side, side], *words, attributes=2)
+    module = small_module(compose, model, [side, side], *overrides, attributes=2)
     fit(module, attributes=2)
     assert all(value.isfinite().all() for value in module.state_dict().values())
     generator = module.generator.eval()

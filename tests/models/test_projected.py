@@ -166,25 +166,25 @@ def test_without_weights_it_refuses_to_train(
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(torch.hub, "urlopen", unreachable)
-    words = ["model=dcgan", "discriminator=projected", "metrics=none", f"runs_dir={tmp_path}"]
-    assert launch("train", [*words, "name=run"]) == 2
+    overrides = ["model=dcgan", "discriminator=projected", "metrics=none", f"runs_dir={tmp_path}"]
+    assert launch("train", [*overrides, "name=run"]) == 2
     message = capsys.readouterr().err
     assert "prefetch features=efficientnet" in message and "discriminator.weights=PATH" in message
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").glob("checkpoints/*"))
-    assert launch("train", [*words, "name=run", "discriminator.weights=/none.pth"]) == 2
+    assert launch("train", [*overrides, "name=run", "discriminator.weights=/none.pth"]) == 2
     assert "/none.pth" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ({"channels": 4}, "channels"),
         ({"channels": 3, "num_discriminators": 5}, "=5"),
         ({"channels": 3, "backbone": "spam"}, "backbone=spam"),
     ],
 )
-def test_what_does_not_fit(given: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+def test_what_does_not_fit(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Discriminator(**given)
 
 

@@ -92,7 +92,7 @@ def test_labels_as_vectors_are_the_classes_they_stand_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ({"widths": [8, 8, 8]}, r"widths=\[8, 8, 8\].*each of the 4"),
         ({"cardinalities": 7}, "7 groups do not divide"),
@@ -102,10 +102,10 @@ def test_labels_as_vectors_are_the_classes_they_stand_for() -> None:
 )
 @pytest.mark.parametrize("network", [Generator, Discriminator])
 def test_what_does_not_fit_is_explained(
-    network: type[Generator], given: dict[str, object], words: str
+    network: type[Generator], given: dict[str, object], message: str
 ) -> None:
     arguments = {"image_size": 32, "channels": 3, "widths": 8, "cardinalities": 2, **given}
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         network(**arguments)
 
 

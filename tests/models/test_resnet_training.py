@@ -48,8 +48,8 @@ def weights(
             f"~model.{player}.fused",
         )
     ]
-    words = (f"micro_batch_size={64 // parts}", "d_steps=1", *plain, *overrides)
-    module = small(compose, model, *words, classes=10, batch_size=64, steps=3)
+    options = (f"micro_batch_size={64 // parts}", "d_steps=1", *plain, *overrides)
+    module = small(compose, model, *options, classes=10, batch_size=64, steps=3)
     for layer in module.modules():
         if isinstance(layer, held):
             layer.eval()

@@ -93,7 +93,7 @@ def test_the_slope_is_bounded() -> None:
 
 @pytest.mark.parametrize("model", list(SMALL))
 def test_it_changes_nothing_if_the_architecture_has_it(compose: Compose, model: str) -> None:
-    without, with_it = (small(compose, model, *words).state_dict() for words in ((), (ON,)))
+    without, with_it = (small(compose, model, *overrides).state_dict() for overrides in ((), (ON,)))
     same = without.keys() == with_it.keys()
     assert same == (model != "r3gan")
     if same:
@@ -129,9 +129,9 @@ def test_a_weight_of_an_unknown_kind_is_rejected() -> None:
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(compose: Compose, tmp_path: Path) -> None:
-    words = ("r3gan", ON, "conditioning=d2d_ce")
-    trained(compose, tmp_path, *words, name="halted", total_kimg=0.024)
-    halted = trained(compose, tmp_path, *words, name="halted", total_kimg=0.048)
-    straight = trained(compose, tmp_path, *words, name="straight", total_kimg=0.048)
+    overrides = ("r3gan", ON, "conditioning=d2d_ce")
+    trained(compose, tmp_path, *overrides, name="halted", total_kimg=0.024)
+    halted = trained(compose, tmp_path, *overrides, name="halted", total_kimg=0.048)
+    straight = trained(compose, tmp_path, *overrides, name="straight", total_kimg=0.048)
     assert any(name.endswith("weight.0.u") for name in straight)
     assert all(torch.equal(halted[name], straight[name]) for name in straight)

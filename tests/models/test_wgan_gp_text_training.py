@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_and_resumed_run_is_the_same(run: Path, tmp_path: Path) -> None:
-    words = [*SHORT, f"runs_dir={tmp_path}", "name=killed"]
+    overrides = [*SHORT, f"runs_dir={tmp_path}", "name=killed"]
     killed = tmp_path / "killed"
     save = Checkpointing.on_train_batch_end
 
@@ -48,10 +48,10 @@ def test_a_killed_and_resumed_run_is_the_same(run: Path, tmp_path: Path) -> None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpointing, "on_train_batch_end", save_and_die)
-        child = in_a_child(words)  # forked, so that it alone dies
+        child = in_a_child(overrides)  # forked, so that it alone dies
         child.join()
     assert child.exitcode == -signal.SIGKILL
-    assert launch("train", words) == 0
+    assert launch("train", overrides) == 0
     ours, theirs = final(killed), final(run)
     for key in ("state_dict", "optimizer_states", "clock"):
         assert_same(ours.get(key), theirs.get(key), key)
@@ -95,8 +95,14 @@ def test_tensorboard_has_the_text(run: Path) -> None:
 
 def test_generate_and_load_make_the_same_lines(run: Path, tmp_path: Path) -> None:
     made, out = tmp_path / "made", tmp_path / "exported"
-    words = [f"run={run}", "num_images=20", f"out={made}", "device=cpu", "format=[files,grid,npz]"]
-    assert launch("generate", words) == 0
+    overrides = [
+        f"run={run}",
+        "num_images=20",
+        f"out={made}",
+        "device=cpu",
+        "format=[files,grid,npz]",
+    ]
+    assert launch("generate", overrides) == 0
     lines = (made / "samples.txt").read_text(encoding="utf-8").split("\n")[:-1]
     entries = [json.loads(line) for line in (made / "samples.jsonl").read_text().splitlines()]
     assert [entry["text"] for entry in entries] == lines and len(lines) == 20
@@ -111,7 +117,7 @@ def test_generate_and_load_make_the_same_lines(run: Path, tmp_path: Path) -> Non
 
 
 def test_interpolate_writes_a_list(run: Path, tmp_path: Path) -> None:
-    words = [
+    overrides = [
         f"run={run}",
         "seeds=0-2",
         "frames=3",
@@ -119,7 +125,7 @@ def test_interpolate_writes_a_list(run: Path, tmp_path: Path) -> None:
         f"out={tmp_path}",
         "device=cpu",
     ]
-    assert launch("interpolate", words) == 0
+    assert launch("interpolate", overrides) == 0
     lines = (tmp_path / "files" / "path0.txt").read_text(encoding="utf-8").split("\n")[:-1]
     assert len(lines) == 7 and (tmp_path / "strip.png").exists()
 
@@ -132,10 +138,10 @@ def test_compare_shows_the_text(run: Path, tmp_path: Path) -> None:
 
 
 def test_dry_run_and_bench(run: Path, tmp_path: Path) -> None:
-    words = [*SHORT, f"runs_dir={tmp_path}", "name=dry"]
-    assert launch("train", [*words, "dry_run=true"]) == 0 and not (tmp_path / "dry").exists()
+    overrides = [*SHORT, f"runs_dir={tmp_path}", "name=dry"]
+    assert launch("train", [*overrides, "dry_run=true"]) == 0 and not (tmp_path / "dry").exists()
     out = tmp_path / "bench.json"
-    fixed = [word for word in words if not word.startswith("logger")]
+    fixed = [word for word in overrides if not word.startswith("logger")]
     assert launch("bench", [*fixed, f"out={out}", "rounds=1", "warmup=1", "parts=[steps]"]) == 0
     assert json.loads(out.read_text())["steps"]["phases"]["generator"]["flops"] > 0
 
@@ -151,14 +157,14 @@ def test_a_file_of_a_user_with_classes(tmp_path: Path) -> None:
     assert TextFiles(split="train", root=packed).class_names == ["ab", "cd"]
     assert launch("prepare-data", [*data, f"data.root={root}", f"out={tmp_path}/lines.zip"]) == 2
     base = [word for word in SHORT if not word.startswith(("data.", "metrics=", "logger"))]
-    words = [
+    overrides = [
         "data=text",
         f"data.root={packed}",
         "metrics=none",
         f"runs_dir={tmp_path}/runs",
         "name=own",
     ]
-    assert launch("train", [*base, *words]) == 0
+    assert launch("train", [*base, *overrides]) == 0
     made = tmp_path / "made"
     options = ["classes=all", "num_images=2", f"out={made}", "device=cpu"]
     assert launch("generate", [f"run={tmp_path}/runs/own", *options]) == 0
@@ -167,7 +173,7 @@ def test_a_file_of_a_user_with_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "message"),
+    ("command", "overrides", "message"),
     [
         ("train", ["metrics=fid"], "images"),
         ("train", ["augment=[ada]"], "augments images"),
@@ -182,29 +188,29 @@ def test_a_file_of_a_user_with_classes(tmp_path: Path) -> None:
 )
 def test_unsupported_options_are_rejected(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    command: str, words: list[str], message: str,
+    command: str, overrides: list[str], message: str,
 ) -> None:  # fmt: skip
     if command == "train":
-        base = [w for w in SHORT if not (w.startswith("model") and "model=dcgan" in words)]
-        words = [*base, *words, f"runs_dir={tmp_path}", "name=rejected"]
+        base = [w for w in SHORT if not (w.startswith("model") and "model=dcgan" in overrides)]
+        overrides = [*base, *overrides, f"runs_dir={tmp_path}", "name=rejected"]
     else:
-        words = [f"run={run}", f"out={tmp_path}/out", *words, "device=cpu"]
-    assert launch(command, words) == 2
+        overrides = [f"run={run}", f"out={tmp_path}/out", *overrides, "device=cpu"]
+    assert launch(command, overrides) == 2
     assert message in "".join(capsys.readouterr())
 
 
 @pytest.mark.slow
 def test_a_sweep(tmp_path: Path) -> None:
-    words = [*SHORT, f"runs_dir={tmp_path}", "sweep=both", "seed=0,1", "objective=metrics/js4"]
-    assert launch("train", ["-m", *words]) == 0
+    overrides = [*SHORT, f"runs_dir={tmp_path}", "sweep=both", "seed=0,1", "objective=metrics/js4"]
+    assert launch("train", ["-m", *overrides]) == 0
     assert len(list((tmp_path / "both").glob("*/metrics.jsonl"))) == 2
 
 
 def test_another_python_has_another_fingerprint(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = PythonDocs.content_digest
     monkeypatch.setattr(PythonDocs, "content_digest", lambda self: plain(self)[::-1])
-    words = [*SHORT, f"runs_dir={run.parent}", "name=text", "total_kimg=0.96"]
-    assert launch("train", words) == 2
+    overrides = [*SHORT, f"runs_dir={run.parent}", "name=text", "total_kimg=0.96"]
+    assert launch("train", overrides) == 2
 
 
 def test_samples_have_their_probabilities(run: Path) -> None:

@@ -42,8 +42,8 @@ SHORT = (
 )
 
 
-def train_and_exit(words: list[str]) -> None:
-    sys.exit(launch("train", words))
+def train_and_exit(overrides: list[str]) -> None:
+    sys.exit(launch("train", overrides))
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,19 @@ class Probe:
     name: str
     root: Path
 
-    def words(self, run: str) -> list[str]:
+    def overrides(self, run: str) -> list[str]:
         flags = ["--config-dir", f"{self.root}/conf"]
         return [f"model={self.name}", *SHORT, f"runs_dir={self.root}/runs", f"name={run}", *flags]
 
     def train(self, run: str) -> Path:
-        assert launch("train", self.words(run)) == 0
+        assert launch("train", self.overrides(run)) == 0
         return self.root / "runs" / run
 
     def train_killed(self, run: str) -> Path:
         """Train in a child process that is killed after its first checkpoint, and resume here."""
         last = self.root / "runs" / run / "checkpoints" / "last.ckpt"
         child = multiprocessing.get_context("fork").Process(
-            target=train_and_exit, args=(self.words(run),)
+            target=train_and_exit, args=(self.overrides(run),)
         )
         child.start()
         deadline = time.monotonic() + 90
@@ -83,8 +83,8 @@ class Probe:
         assert torch.load(last, weights_only=True)["clock"]["images_seen"] < 640
         return self.train(run)
 
-    def do(self, command: str, *words: str) -> None:
-        assert launch(command, [*words, f"trust=[{self.name}]", "device=cpu"]) == 0
+    def do(self, command: str, *overrides: str) -> None:
+        assert launch(command, [*overrides, f"trust=[{self.name}]", "device=cpu"]) == 0
 
     def through(self, *options: str) -> tuple[Path, Gan, Path]:
         """Train, export and generate; return the run, the exported generator, and the folder of samples."""
@@ -100,8 +100,8 @@ class Probe:
         made = self.root / "made"
         self.do("generate", f"run={run}", "num_images=5", f"out={made}", *options)
         out = self.root / "exported"
-        words = [f"run={run}", f"out={out}", f"trust=[{self.name}]"]
-        assert launch("export", [*words, *(o for o in options if o.startswith("source="))]) == 0
+        overrides = [f"run={run}", f"out={out}", f"trust=[{self.name}]"]
+        assert launch("export", [*overrides, *(o for o in options if o.startswith("source="))]) == 0
         assert (out / "grid.png").exists() and (out / "README.md").exists()
         gan = gan_lab.load(out, trust=[self.name])
         self.do("evaluate", f"run={run}")

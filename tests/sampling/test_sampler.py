@@ -101,14 +101,14 @@ def test_less_variety() -> None:
 
 def test_meaningless_options_are_rejected() -> None:
     sphere = Gan(progan.Generator(**IMAGES, z_dim=4, channel_base=64, channel_max=8).eval())
-    for gan, truncation, words in (
+    for gan, truncation, message in (
         (sphere, 0.5, "truncation=0.5 is not for progan"),
         (of_z(), 0.0, "truncation=0.0: of biggan it is the threshold"),
         (of_z(), -1, "give a positive number"),
         (of_z(), float("nan"), "must be finite"),
         (of_w(), "0.5", "must be a number"),
     ):
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=message):
             gan.sample(2, truncation=truncation)  # type: ignore[arg-type]
     assert sphere.sample(2).shape == (2, 1, 8, 8)
 

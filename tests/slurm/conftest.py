@@ -37,23 +37,25 @@ class Cluster:
     folder: Path
     environment: dict[str, str]
 
-    def ask(self, *words: str) -> str:
+    def ask(self, *command: str) -> str:
         """Run a command of SLURM or of the repository, and return what it prints."""
         done = subprocess.run(
-            words,
+            command,
             env=self.environment,
             cwd=self.folder,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}\n{self.logs()}"
+        assert done.returncode == 0, (
+            f"{' '.join(command)}\n{done.stdout}{done.stderr}\n{self.logs()}"
+        )
         return done.stdout.strip()
 
-    def train(self, *words: str, name: str, options: tuple[str, ...] = ()) -> str:
+    def train(self, *overrides: str, name: str, options: tuple[str, ...] = ()) -> str:
         """Submit slurm/train.sbatch; return the job's number."""
         script = str(REPOSITORY / "slurm" / "train.sbatch")
-        given = (*SMALL, "runs_dir=runs", f"name={name}", *words)
+        given = (*SMALL, "runs_dir=runs", f"name={name}", *overrides)
         return self.ask("sbatch", "--parsable", "--cpus-per-task=1", *options, script, *given)
 
     def run_dir(self, name: str) -> Path:

@@ -34,7 +34,7 @@ class Fake:
         trained: (name, kimg where it began) of each run, in order.
         endings: how runs end, by a part of their name; "done" where there is none.
         kill_at: (which run, kimg): where this process is killed, as if by kill -9.
-        stop_after: a run after which the sweep is asked to stop.
+        stop_after: a run after which the sweep stops.
         height: of the curve's end, by configuration.
     """
 
@@ -153,9 +153,9 @@ Sweep = Callable[..., int]
 def sweep(tmp_path: Path) -> Sweep:
     """Run `gan-lab train -m` with 40 kimg a run, and return its exit status."""
 
-    def run(*words: str) -> int:
+    def run(*overrides: str) -> int:
         try:
-            return launch("train", ["-m", f"runs_dir={tmp_path}/m", "total_kimg=40", *words])
+            return launch("train", ["-m", f"runs_dir={tmp_path}/m", "total_kimg=40", *overrides])
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 1
 

@@ -26,8 +26,16 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `gan-lab train -m` in another process; what it prints goes to out.txt."""
     started = []
 
-    def begin(*words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "gan_lab", "train", "-m", f"runs_dir={tmp_path}", *words]
+    def begin(*overrides: str) -> subprocess.Popen[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "gan_lab",
+            "train",
+            "-m",
+            f"runs_dir={tmp_path}",
+            *overrides,
+        ]
         with (tmp_path / "out.txt").open("w") as out:
             root = Path(__file__).parents[2]
             started.append(
@@ -67,8 +75,8 @@ def final(run: Path) -> dict[str, Any]:
 @pytest.mark.timeout(60 * MINUTES)
 def test_what_ends_a_run_does_not_end_the_sweep(tmp_path: Path) -> None:
     kinds = ("tests.sweeps.ends.Killed", "tests.sweeps.ends.Defect", "gan_lab.data.builtin.Digits")
-    words = [*ELSE, "sweep=a", f"data._target_={','.join(kinds)}", "total_kimg=0.05"]
-    assert launch("train", ["-m", f"runs_dir={tmp_path}", *words]) == 2
+    overrides = [*ELSE, "sweep=a", f"data._target_={','.join(kinds)}", "total_kimg=0.05"]
+    assert launch("train", ["-m", f"runs_dir={tmp_path}", *overrides]) == 2
     found = {name.rpartition(".")[2]: entry for name, entry in recorded(tmp_path / "a").items()}
     assert {name: e["status"] for name, e in found.items()} == {
         "Killed": "killed",
@@ -85,11 +93,17 @@ def test_what_ends_a_run_does_not_end_the_sweep(tmp_path: Path) -> None:
 def test_a_sweep_of_six_killed_stopped_and_started_again(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    words = (*ELSE, "total_kimg=6", "sweep=a", "seed=range(6)", "callbacks.samples.every_kimg=100")
+    overrides = (
+        *ELSE,
+        "total_kimg=6",
+        "sweep=a",
+        "seed=range(6)",
+        "callbacks.samples.every_kimg=100",
+    )
     folder = tmp_path / "a"
     third, fifth = (folder / f"seed-{seed}" / "checkpoints" / "previous.ckpt" for seed in (2, 4))
 
-    process = start(*words)
+    process = start(*overrides)
     until(third.exists, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -101,7 +115,7 @@ def test_a_sweep_of_six_killed_stopped_and_started_again(
         if path.name != ".lock"
     }
 
-    process = start(*words)
+    process = start(*overrides)
     until(fifth.exists, process)
     # Ctrl-C in a terminal is for all of its processes
     os.killpg(process.pid, signal.SIGINT)
@@ -111,7 +125,7 @@ def test_a_sweep_of_six_killed_stopped_and_started_again(
     assert f"resuming from {folder}/seed-2/checkpoints/last.ckpt" in out
     assert statuses(folder) == ["done"] * 4 + ["stopped", "waiting"]
 
-    process = start(*words)
+    process = start(*overrides)
     assert process.wait(60 * MINUTES) == 0
     assert statuses(folder) == ["done"] * 6
     assert done == {path: path.stat().st_mtime_ns for path in done}, "they were left alone"
@@ -131,11 +145,11 @@ def test_a_sweep_of_six_killed_stopped_and_started_again(
 def test_ranks_do_not_run_the_sweep_again(tmp_path: Path) -> None:
     """Each of two runs has two ranks: with one configuration, one log, and no sweep of their own."""
     rates = ("0.001", "0.0001")
-    words = [
+    overrides = [
         *(*ELSE, "total_kimg=0.2", "sweep=a", "trainer=cpu", "trainer.devices=2", "threads=1"),
         f"model.generator_optimizer.lr={','.join(rates)}",
     ]
-    assert launch("train", ["-m", f"runs_dir={tmp_path}", *words]) == 0
+    assert launch("train", ["-m", f"runs_dir={tmp_path}", *overrides]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert list(recorded(tmp_path / "a")) == [f"model.generator_optimizer.lr-{r}" for r in rates]
     for rate in rates:

@@ -124,7 +124,7 @@ def test_an_unknown_key_is_rejected_before_the_first_run(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (("seed=0,1", "name=x"), "2 runs, of which several would be called x"),
         (("seed=0,one",), "seed='one' must be a whole number"),
@@ -141,10 +141,10 @@ def test_bad_input_is_rejected_before_the_first_run(
     fake: Fake,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    words: tuple[str, ...],
+    overrides: tuple[str, ...],
     message: str,
 ) -> None:
-    assert sweep(*words) == 2
+    assert sweep(*overrides) == 2
     assert message in capsys.readouterr().err
     assert fake.trained == [] and not (tmp_path / "m").exists()
 
@@ -213,20 +213,22 @@ def test_an_unreadable_record(
 def test_keys_that_no_file_lists_are_swept_without_a_plus(
     sweep: Sweep, fake: Fake, tmp_path: Path
 ) -> None:
-    words = ("model=stylegan2", "sweep=a", "model.generator.num_fp16_res=0,2")
-    assert sweep(*words, "total_kimg=10") == 0
+    overrides = ("model=stylegan2", "sweep=a", "model.generator.num_fp16_res=0,2")
+    assert sweep(*overrides, "total_kimg=10") == 0
     assert [name for name, _ in fake.trained] == [
         f"model.generator.num_fp16_res-{number}" for number in (0, 2)
     ]
-    assert sweep(*words, "total_kimg=10") == 0 and len(fake.trained) == 2, "nothing is left to do"
+    assert sweep(*overrides, "total_kimg=10") == 0 and len(fake.trained) == 2, (
+        "nothing is left to do"
+    )
 
 
 @SMALL
 def test_an_objective_that_is_never_measured_is_a_failure(
     sweep: Sweep, fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("seed=0,1", "sweep=a", "objective_mode=min")
+    overrides = ("seed=0,1", "sweep=a", "objective_mode=min")
     for wrong in ("metrics/fd_digitz", "metric/fd_digits", "loss/dd"):
-        assert sweep(*words, f"objective={wrong}", f"sweep={wrong.replace('/', '_')}") == 2
+        assert sweep(*overrides, f"objective={wrong}", f"sweep={wrong.replace('/', '_')}") == 2
         said = capsys.readouterr()
         assert "2 of 2 runs failed" in said.err and f"objective={wrong}" in said.out

@@ -15,9 +15,9 @@ from tests.sweeps.conftest import Fake, Sweep, recorded
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Mock a running SLURM job; return the file with the calls of scontrol."""
-    path = tmp_path / "asked"
+    path = tmp_path / "calls"
     script = tmp_path / "bin" / "scontrol"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\necho "$@" >> {path}\necho JobState=RUNNING\n')
@@ -33,22 +33,22 @@ def test_a_warned_sweep_starts_again(
     fake: Fake,
     sweep: Sweep,
     tmp_path: Path,
-    asked: Path,
+    calls: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def warned(config: DictConfig, folder: Path) -> Ending:
         os.kill(os.getpid(), signal.SIGUSR1)
         return Ending("stopped", None, 143)
 
-    words = ("sweep=seeds", "seed=1,2", "+callbacks.checkpointing.max_requeues=1")
+    overrides = ("sweep=seeds", "seed=1,2", "+callbacks.checkpointing.max_requeues=1")
     with monkeypatch.context() as patch:
         patch.setattr(job, "train", warned)
-        assert sweep(*words) == 75
-    assert "requeue 7" in asked.read_text()
+        assert sweep(*overrides) == 75
+    assert "requeue 7" in calls.read_text()
     assert [found["status"] for found in recorded(tmp_path / "m" / "seeds").values()] == [
         "stopped", "waiting",
     ]  # fmt: skip
-    asked.unlink()
+    calls.unlink()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert sweep(*words) == 0
-    assert len(fake.trained) == 2 and not asked.exists()
+    assert sweep(*overrides) == 0
+    assert len(fake.trained) == 2 and not calls.exists()

@@ -52,8 +52,8 @@ def test_a_planted_optimum_is_found_across_a_kill(
 ) -> None:
     """The search that was killed in its 6th trial ends in exactly the trials of an uninterrupted one."""
     fake.height = planted
-    words = (*SPACE, "hydra.sweeper.n_trials=12")
-    assert sweep(*words, f"runs_dir={tmp_path}/straight") == 0
+    overrides = (*SPACE, "hydra.sweeper.n_trials=12")
+    assert sweep(*overrides, f"runs_dir={tmp_path}/straight") == 0
     straight = trials(tmp_path / "straight" / "a")
     assert "best" in capsys.readouterr().out
 
@@ -74,7 +74,7 @@ def test_a_planted_optimum_is_found_across_a_kill(
     fake.trained.clear()
     fake.kill_at = (6, 20)
     child = multiprocessing.get_context("fork").Process(
-        target=sweep, args=(*words, f"runs_dir={tmp_path}/killed")
+        target=sweep, args=(*overrides, f"runs_dir={tmp_path}/killed")
     )
     child.start()
     child.join()
@@ -82,7 +82,7 @@ def test_a_planted_optimum_is_found_across_a_kill(
     cut = trials(tmp_path / "killed" / "a")
     assert [t.state for t in cut[5:]] == [TrialState.RUNNING]
     fake.kill_at = None
-    assert sweep(*words, f"runs_dir={tmp_path}/killed") == 0
+    assert sweep(*overrides, f"runs_dir={tmp_path}/killed") == 0
     assert fake.trained[0][1] == 10, "the run that was cut off went on from where it was"
     assert len(fake.trained) == 7, "and the others before it were left alone"
     kept = [(t.number, t.state, t.params, t.value, t.intermediate_values) for t in straight]
@@ -93,13 +93,18 @@ def test_a_planted_optimum_is_found_across_a_kill(
 @pytest.mark.usefixtures("small")
 def test_more_is_better_where_it_is(sweep: Sweep, fake: Fake, tmp_path: Path) -> None:
     fake.height = lambda config: -planted(config)
-    words = (*SPACE, "hydra.sweeper.n_trials=3", "objective_mode=max", "hydra.sweeper.pruner=null")
-    assert sweep(*words) == 0
+    overrides = (
+        *SPACE,
+        "hydra.sweeper.n_trials=3",
+        "objective_mode=max",
+        "hydra.sweeper.pruner=null",
+    )
+    assert sweep(*overrides) == 0
     study = trials(tmp_path / "m" / "a")
     assert len(study) == 3 and not any(t.intermediate_values for t in study), "no pruner reads them"
     values = {run["run"]: run["value"] for run in recorded(tmp_path / "m" / "a").values()}
     assert sorted(values.values()) == sorted(t.value for t in study if t.value is not None)
-    assert sweep(*words, "objective_mode=min") == 2, "a study has one direction"
+    assert sweep(*overrides, "objective_mode=min") == 2, "a study has one direction"
 
 
 @pytest.mark.usefixtures("small")
@@ -107,18 +112,18 @@ def test_a_trial_that_fails_is_reported_once(
     sweep: Sweep, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.endings = {"hinge": Ending("failed", "training diverged")}
-    words = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "loss=hinge,wasserstein")
-    assert sweep(*words, "sweep=a") == 2
+    overrides = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "loss=hinge,wasserstein")
+    assert sweep(*overrides, "sweep=a") == 2
     assert "the search goes on without them" in capsys.readouterr().err
     states = {t.params["loss"]: t.state for t in trials(tmp_path / "m" / "a")}
     assert states == {"hinge": TrialState.FAIL, "wasserstein": TrialState.COMPLETE}
-    assert sweep(*words, "sweep=a") == 0, "there is nothing left to try"
+    assert sweep(*overrides, "sweep=a") == 0, "there is nothing left to try"
 
 
 @pytest.mark.usefixtures("small")
 def test_batches_of_trials_and_trials_of_one_run(sweep: Sweep, fake: Fake, tmp_path: Path) -> None:
-    words = ("hydra.sweeper.n_jobs=3", "hydra.sweeper.n_trials=6", "loss=hinge,wasserstein")
-    assert sweep("hydra/sweeper=optuna", *words, "sweep=a") == 0
+    overrides = ("hydra.sweeper.n_jobs=3", "hydra.sweeper.n_trials=6", "loss=hinge,wasserstein")
+    assert sweep("hydra/sweeper=optuna", *overrides, "sweep=a") == 0
     assert {name for name, _ in fake.trained} <= {"hinge", "wasserstein"}
     assert len(fake.trained) <= 2, "a run that is done is not trained again for another trial"
     assert [t.state for t in trials(tmp_path / "m" / "a")] == [TrialState.COMPLETE] * 6
@@ -126,7 +131,7 @@ def test_batches_of_trials_and_trials_of_one_run(sweep: Sweep, fake: Fake, tmp_p
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (("seed=1",), "has nothing to search over"),
         (("lr=tag(log,interval(0,1))",), "cannot be searched over"),
@@ -141,10 +146,10 @@ def test_bad_input_is_rejected_before_the_first_run(
     sweep: Sweep,
     fake: Fake,
     capsys: pytest.CaptureFixture[str],
-    words: tuple[str, ...],
+    overrides: tuple[str, ...],
     message: str,
 ) -> None:
-    assert sweep("hydra/sweeper=optuna", *words) == 2
+    assert sweep("hydra/sweeper=optuna", *overrides) == 2
     assert message in capsys.readouterr().err
     assert fake.trained == []
 

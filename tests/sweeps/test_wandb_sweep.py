@@ -35,10 +35,10 @@ def chosen(parameters: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def expanded(config: dict[str, Any]) -> list[str]:
     """Return the command as `wandb agent` makes it (wandb_agent.py, Agent._command_run)."""
-    words = create_sweep_command_args({"args": chosen(config["parameters"])})
+    arguments = create_sweep_command_args({"args": chosen(config["parameters"])})
     command: list[str] = []
     for word in create_sweep_command(list(config["command"])):
-        command += words.get(word[2:-1], []) if word.startswith("${") else [word]
+        command += arguments.get(word[2:-1], []) if word.startswith("${") else [word]
     return command
 
 

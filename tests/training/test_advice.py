@@ -49,8 +49,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def train(root: Path, *words: str) -> list[dict[str, Any]]:
-    own = [*BASE, "total_kimg=0.8", f"runs_dir={root}", "name=run", *words]
+def train(root: Path, *overrides: str) -> list[dict[str, Any]]:
+    own = [*BASE, "total_kimg=0.8", f"runs_dir={root}", "name=run", *overrides]
     assert launch("train", own) == 0
     return [json.loads(line) for line in (root / "run" / "metrics.jsonl").read_text().splitlines()]
 
@@ -77,12 +77,12 @@ def test_a_run_without_one_and_one_that_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert advice(train(tmp_path)) == []
-    words = FAULTS["d_collapses"]
-    train(tmp_path, *words, "name=resumed")
+    overrides = FAULTS["d_collapses"]
+    train(tmp_path, *overrides, "name=resumed")
     assert capsys.readouterr().out.count("D collapses") == 1
-    train(tmp_path, *words, "name=resumed", "total_kimg=1.2")
+    train(tmp_path, *overrides, "name=resumed", "total_kimg=1.2")
     assert "D collapses" not in capsys.readouterr().out, "it was said when it began"
-    train(tmp_path, *words, "name=quiet", "callbacks.training_log.advice=false")
+    train(tmp_path, *overrides, "name=quiet", "callbacks.training_log.advice=false")
     assert "D collapses" not in capsys.readouterr().out
 
 
@@ -190,10 +190,10 @@ DIGITS = sorted(path.stem for path in (conf_dir() / "experiment" / "digits").glo
 @pytest.mark.parametrize("model", DIGITS)
 def test_digits_recipes_get_no_advice(tmp_path: Path, model: str) -> None:
     """Their first 20 kimg with enough grids and evaluations for all signs."""
-    words = [
+    overrides = [
         f"experiment=digits/{model}", "total_kimg=20", "callbacks.training_log.every_kimg=1", "trainer=cpu",
         "callbacks.samples.every_kimg=4", "callbacks.evaluation.every_kimg=4", f"runs_dir={tmp_path}", "name=run",
     ]  # fmt: skip
-    assert launch("train", words) == 0
+    assert launch("train", overrides) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [str(one) for one in advice(map(json.loads, lines))] == []

@@ -16,8 +16,8 @@ Compose = Callable[..., DictConfig]
 GPU = Facts(num_images=5_000, shape=(3, 256, 256), device="cuda")
 
 
-def decided(compose: Compose, facts: Facts, *words: str) -> DictConfig:
-    config = compose("experiment=photos", *words)
+def decided(compose: Compose, facts: Facts, *overrides: str) -> DictConfig:
+    config = compose("experiment=photos", *overrides)
     decide(config, facts)
     return config
 
@@ -99,19 +99,21 @@ def test_a_folder_of_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for i in range(12):
         pixels = rng.integers(0, 256, (16, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
-    words = [
+    overrides = [
         "experiment=photos", f"data.root={tmp_path}/photos", "total_kimg=0.032", "trainer=cpu", "name=run",
         "model.generator.channel_max=8", "model.discriminator.channel_max=8", "model.generator.z_dim=8",
         "model.generator.w_dim=8", f"runs_dir={tmp_path}", "metrics=none",
     ]  # fmt: skip
-    assert launch("train", words) == 0
+    assert launch("train", overrides) == 0
     config = OmegaConf.load(tmp_path / "run" / "config.yaml")
     assert config.batch_size == 16
     assert config.regularizer.r1.weight == pytest.approx(0.0002 * 16 * 24 / 16)
     assert "0.0002 x 384 pixels / batch of 16" in capsys.readouterr().out
     assert "auto" not in [config.model.ema.half_life_kimg, config.augment.ada.speed_kimg]
     assert (
-        launch("train", [*words, "model.generator.channel_base=auto", "model.generator.z_dim=auto"])
+        launch(
+            "train", [*overrides, "model.generator.channel_base=auto", "model.generator.z_dim=auto"]
+        )
         == 2
     )
     assert "z_dim" in capsys.readouterr().err

@@ -76,8 +76,8 @@ def test_passes_that_a_penalty_differentiates_are_not(
 
 
 def test_a_lazy_penalty_leaves_the_other_steps_compiled(make: Make, calls: list[str]) -> None:
-    words = ("regularizer=[r1_lazy]", "regularizer.r1.interval=2")
-    fit(compiled(make("gan", *words, steps=2)))
+    overrides = ("regularizer=[r1_lazy]", "regularizer.r1.interval=2")
+    fit(compiled(make("gan", *overrides, steps=2)))
     step = ["discriminate", "fake", "discriminate", "fake", "discriminate"]
     assert calls[1:] == [*step, *step], "of the first step, the penalty's own pass is as it was"
 
@@ -88,11 +88,11 @@ def test_a_lazy_penalty_leaves_the_other_steps_compiled(make: Make, calls: list[
 )
 def test_compiled_and_as_it_is_are_the_same_run(train: Train, first: str, second: str) -> None:
     """Weights, keys and checkpoints, where one half is compiled and the other as it is."""
-    words = ("regularizer=[r1,gradient_penalty]", "regularizer.r1.interval=3", "threads=1")
-    words = (*words, "callbacks.samples.every_kimg=100")
-    straight = train(*words, name="straight", base=ELSE)
-    train(*words, f"compile={first}", "total_kimg=0.1", base=ELSE)
-    run = train(*words, f"compile={second}", base=ELSE)
+    overrides = ("regularizer=[r1,gradient_penalty]", "regularizer.r1.interval=3", "threads=1")
+    overrides = (*overrides, "callbacks.samples.every_kimg=100")
+    straight = train(*overrides, name="straight", base=ELSE)
+    train(*overrides, f"compile={first}", "total_kimg=0.1", base=ELSE)
+    run = train(*overrides, f"compile={second}", base=ELSE)
     ours, theirs = (
         torch.load(r / "checkpoints" / "last.ckpt", weights_only=True) for r in (run, straight)
     )
@@ -139,12 +139,12 @@ def test_a_step_with_approximate_penalties_has_no_graph_breaks(
     compose: Callable[..., DictConfig], model: str, precision: Any, precise: bool
 ) -> None:
     """Nor passes that are left out of compiling, and the numbers are those of the step as it is."""
-    words = [f"model={model}", "batch_size=4", "total_kimg=0.008", *SMALL[model], APPROXIMATE]
-    words += [f"regularizer.approximate_r{i}.precise={precise}" for i in (1, 2)]
+    overrides = [f"model={model}", "batch_size=4", "total_kimg=0.008", *SMALL[model], APPROXIMATE]
+    overrides += [f"regularizer.approximate_r{i}.precise={precise}" for i in (1, 2)]
 
     def trained(compile_it: bool) -> AdversarialModule:
         torch.manual_seed(0)
-        module = build_model(compose(*words), images_of(8, channels=3, classes=10))
+        module = build_model(compose(*overrides), images_of(8, channels=3, classes=10))
         if model == "gat":
             module.discriminator.blocks = module.discriminator.blocks[
                 :1
@@ -198,9 +198,9 @@ def test_a_compiler_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_machine_without_a_compiler(tmp_path: Path) -> None:
     # a process of its own: inductor remembers the compiler that it has found
-    words = [*TINY, "compile=true", f"runs_dir={tmp_path}/runs", "name=run"]
+    overrides = [*TINY, "compile=true", f"runs_dir={tmp_path}/runs", "name=run"]
     ended = subprocess.run(
-        [sys.executable, "-m", "gan_lab", "train", *words],
+        [sys.executable, "-m", "gan_lab", "train", *overrides],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "CXX": str(tmp_path / "none")},
         capture_output=True,
@@ -216,7 +216,7 @@ def test_a_machine_without_a_compiler(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["dcgan", "stylegan2"])
 def test_inductor_draws_and_computes_the_same(model: str, tmp_path: Path) -> None:
     """Noise, mixing of styles, lazy R1 and path length included; sums in another order."""
-    words = [
+    overrides = [
         *(
             f"model={model}",
             "batch_size=4",
@@ -227,12 +227,12 @@ def test_inductor_draws_and_computes_the_same(model: str, tmp_path: Path) -> Non
         *("~callbacks.samples", "~callbacks.evaluation", f"runs_dir={tmp_path}", "trainer=cpu"),
     ]
     if model == "stylegan2":
-        words += [
+        overrides += [
             *("model.generator.z_dim=8", "model.generator.w_dim=8"),
             *(f"model.{p}.channel_base=64" for p in ("generator", "discriminator")),
         ]
     for choice in ("true", "false"):
-        assert launch("train", [*words, f"compile={choice}", f"name={choice}_"]) == 0
+        assert launch("train", [*overrides, f"compile={choice}", f"name={choice}_"]) == 0
     ours, theirs = (
         torch.load(tmp_path / f"{c}_" / "checkpoints" / "last.ckpt", weights_only=True)
         for c in ("true", "false")

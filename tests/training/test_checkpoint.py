@@ -66,11 +66,11 @@ def test_a_full_disk_during_training(
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    words = [*TINY, "total_kimg=0.1", f"runs_dir={tmp_path}", "name=full"]
-    assert launch("train", words) == 0
+    overrides = [*TINY, "total_kimg=0.1", f"runs_dir={tmp_path}", "name=full"]
+    assert launch("train", overrides) == 0
     before = (tmp_path / "full" / "checkpoints" / "last.ckpt").read_bytes()
     monkeypatch.setattr(torch, "save", no_space)
-    assert launch("train", [*words, "total_kimg=0.3"]) == 2
+    assert launch("train", [*overrides, "total_kimg=0.3"]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert (tmp_path / "full" / "checkpoints" / "last.ckpt").read_bytes() == before
 

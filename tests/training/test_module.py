@@ -108,12 +108,12 @@ def test_each_step_changes_only_its_player(make: Make) -> None:
         )
 
 
-def counting(base: type[Any], asked: list[int]) -> Any:
+def counting(base: type[Any], calls: list[int]) -> Any:
     """Return a penalty that records its calls: the mean of the first weight, whose gradient is known."""
 
     class Counting(base):  # type: ignore[misc]
         def forward(self, step: Any) -> Tensor:
-            asked.append(1)
+            calls.append(1)
             return next(step.network.parameters()).mean()
 
     return Counting(weight=0.5, interval=4)
@@ -125,8 +125,8 @@ def test_a_lazy_penalty_has_its_own_steps_of_interval_times_the_weight(
 ) -> None:
     module = make("gan", *PLAIN, steps=9)
     base = GeneratorRegularizer if player == "generator" else DiscriminatorRegularizer
-    asked: list[int] = []
-    module.players[player].regularizers["counting"] = counting(base, asked)
+    calls: list[int] = []
+    module.players[player].regularizers["counting"] = counting(base, calls)
     steps = []
     network = module.players[player].network
 
@@ -137,7 +137,7 @@ def test_a_lazy_penalty_has_its_own_steps_of_interval_times_the_weight(
 
     module.players[player].make_optimizer = lambda groups: Recorder(groups, lr=0.0)
     fit(module)
-    assert len(asked) == 3
+    assert len(calls) == 3
     assert len(steps) == 9 + 3
     # the lazy step comes right after the main one of steps 0, 4 and 8 and holds nothing but the penalty
     lazy = [steps[1], steps[6], steps[11]]

@@ -133,14 +133,14 @@ def test_an_image_repeated_for_several_stages_is_perturbed_once() -> None:
     torch.testing.assert_close(exact, torch.full_like(exact, 2.0))
 
 
-@pytest.mark.parametrize("words", [(), ("regularizer.approximate_r1.interval=2",)])
-def test_weight_interval_and_size_by_configuration(make: Make, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("overrides", [(), ("regularizer.approximate_r1.interval=2",)])
+def test_weight_interval_and_size_by_configuration(make: Make, overrides: tuple[str, ...]) -> None:
     module: AdversarialModule = make(
         "dcgan",
         "regularizer=[approximate_r1,approximate_r2]",
         "regularizer.approximate_r2.weight=3",
         "regularizer.approximate_r2.noise=0.1",
-        *words,
+        *overrides,
     )
     fit(module)
     found = module.stats.take()

@@ -86,14 +86,14 @@ def test_settings_out_of_range() -> None:
 
 
 def test_a_resumed_run_keeps_its_averages(train: Train) -> None:
-    words = (
+    overrides = (
         "regularizer=[lecam,top_k]",
         "regularizer.lecam.start=3",
         "model.schedules.top_k.share.end_kimg=0.4",
     )
-    straight = train(*words, "total_kimg=0.4", name="straight", base=ELSE)
-    train(*words, "total_kimg=0.2", name="stopped", base=ELSE)
-    stopped = train(*words, "total_kimg=0.4", name="stopped", base=ELSE)
+    straight = train(*overrides, "total_kimg=0.4", name="straight", base=ELSE)
+    train(*overrides, "total_kimg=0.2", name="stopped", base=ELSE)
+    stopped = train(*overrides, "total_kimg=0.4", name="stopped", base=ELSE)
     ours, theirs = (
         torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for run in (stopped, straight)

@@ -228,10 +228,10 @@ def test_another_number_of_classes(
     for name, value in ours.state_dict().items():
         if not name.startswith("regularizers."):
             assert torch.equal(value, new[name] if name in changed else old[name]), name
-    words = {"stylegan2": "mapping.embed", "r3gan": "embedding", "biggan": "embedding",
+    layers = {"stylegan2": "mapping.embed", "r3gan": "embedding", "biggan": "embedding",
              "sngan": "blocks.0", "dcgan": "start.0"}  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
-    assert words[model] in lines[1] and "of the parameters" in lines[1]
+    assert layers[model] in lines[1] and "of the parameters" in lines[1]
 
 
 def test_a_missing_average_is_the_generator(tmp_path: Path) -> None:
@@ -283,8 +283,8 @@ def test_from_imported_weights_with_frozen_layers(tmp_path: Path) -> None:
     """Freeze-D: the published discriminator's first layers stay as they are while the others learn."""
     path = tmp_path / "faces.pkl"
     path.write_bytes(network_pickle("stylegan2_uncond_32", tmp_path / "no"))
-    words = [f"path={path}", "name=faces", f"runs_dir={tmp_path}/runs"]
-    assert launch("import-weights", words) == 0
+    overrides = [f"path={path}", "name=faces", f"runs_dir={tmp_path}/runs"]
+    assert launch("import-weights", overrides) == 0
     widths = [
         f"model.{player}.{name}={value}"
         for player in ("generator", "discriminator")

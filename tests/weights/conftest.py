@@ -21,7 +21,7 @@ def styled(styled_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, exported with both programs."""
 
     def export(root: Path) -> None:
-        words = [f"run={styled_run}", f"out={root / 'exported'}", "format=[onnx,torch]"]
-        assert launch("export", words) == 0
+        overrides = [f"run={styled_run}", f"out={root / 'exported'}", "format=[onnx,torch]"]
+        assert launch("export", overrides) == 0
 
     return make_once(tmp_path_factory, "exported", export) / "exported"

@@ -70,7 +70,7 @@ def test_networks_without_a_shared_embedding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda config, state: state.pop("G/shared.weight"), "1 missing"),
         (lambda config, state: state.update({"D/spam": np.zeros(1)}), "1 too many"),
@@ -81,8 +81,8 @@ def test_networks_without_a_shared_embedding() -> None:
         (lambda config, state: config["generator"].update(hier=False, G_depth=2), "needs hier"),
     ],
 )
-def test_unsupported_files_are_rejected(change: Any, words: str) -> None:
+def test_unsupported_files_are_rejected(change: Any, message: str) -> None:
     config, state = read("biggan_32")
     change(config, state)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         from_published(config, state)

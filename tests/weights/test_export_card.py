@@ -22,9 +22,9 @@ from tests.helpers.generators import run_of
 SECTIONS = ("How to use it", "Data", "Recipe", "Metrics", "Intended use and limits", "License")
 
 
-def card_of(run: Path, *words: str) -> str:
+def card_of(run: Path, *overrides: str) -> str:
     out = run.parent / "model"
-    assert launch("export", [f"run={run}", f"out={out}", *words]) == 0
+    assert launch("export", [f"run={run}", f"out={out}", *overrides]) == 0
     return (out / "README.md").read_text()
 
 

@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("space")
-    words = [f"run={run_of('gan', root / 'run')}", f"out={root / 'model'}", "license=CC0-1.0"]
-    assert launch("export", [*words, f"space={root / 'app'}"]) == 0
+    overrides = [f"run={run_of('gan', root / 'run')}", f"out={root / 'model'}", "license=CC0-1.0"]
+    assert launch("export", [*overrides, f"space={root / 'app'}"]) == 0
     return root / "app"
 
 
@@ -76,34 +76,38 @@ def test_other_folders_are_left_alone(
     root = space.parent
     (root / "full").mkdir(exist_ok=True)
     (root / "full" / "thesis.tex").touch()
-    words = [f"run={root / 'model'}", f"space={root / place}"]
-    assert launch("export", words) == 2
+    overrides = [f"run={root / 'model'}", f"space={root / place}"]
+    assert launch("export", overrides) == 2
     assert "give another" in capsys.readouterr().err
 
 
 def test_a_push_uploads_model_and_space(
     space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
+    calls: list[tuple[str, dict[str, Any]]] = []
 
     class Api:
         def create_repo(self, **given: Any) -> None:
-            asked.append(("create", given))
+            calls.append(("create", given))
 
         def upload_folder(self, **given: Any) -> SimpleNamespace:
-            asked.append(("upload", given))
+            calls.append(("upload", given))
             return SimpleNamespace(commit_url="https://hub/commit/1")
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret")
-    words = [f"run={space.parent / 'model'}", f"out={tmp_path / 'model'}", "push=somebody/digits"]
-    assert launch("export", [*words, f"space={tmp_path / 'app'}"]) == 0
-    kinds = [(what, given["repo_type"], given.get("space_sdk")) for what, given in asked]
+    overrides = [
+        f"run={space.parent / 'model'}",
+        f"out={tmp_path / 'model'}",
+        "push=somebody/digits",
+    ]
+    assert launch("export", [*overrides, f"space={tmp_path / 'app'}"]) == 0
+    kinds = [(what, given["repo_type"], given.get("space_sdk")) for what, given in calls]
     assert kinds == [
         *(("create", "model", None), ("upload", "model", None)),
         *(("create", "space", "docker"), ("upload", "space", None)),
     ]
-    files = asked[-1][1]["allow_patterns"]
+    files = calls[-1][1]["allow_patterns"]
     assert {"Dockerfile", "model/model.json", "model/model.safetensors"} <= set(files)
     assert "models:\n- somebody/digits\n" in (tmp_path / "app" / "README.md").read_text()
 
@@ -138,15 +142,15 @@ def check_it_serves(url: str, alive: Callable[[], bool]) -> None:
     assert image.startswith(b"\x89PNG")
 
 
-def serve(words: list[str], folder: Path) -> None:
+def serve(command: list[str], folder: Path) -> None:
     """Run the container's command."""
     os.chdir(folder)
-    launch(words[1], words[2:])
+    launch(command[1], command[2:])
 
 
 def test_it_serves_the_page(space: Path) -> None:
-    words, url = served(space)
-    app = multiprocessing.get_context("fork").Process(target=serve, args=(words, space))
+    command, url = served(space)
+    app = multiprocessing.get_context("fork").Process(target=serve, args=(command, space))
     app.start()
     try:
         check_it_serves(url, app.is_alive)
@@ -176,8 +180,8 @@ def test_it_runs_in_an_empty_environment_from_the_wheel(space: Path, tmp_path: P
         [python, "-c", code], cwd=space, env=environment, check=True, capture_output=True, text=True
     )
     assert Path(found.stdout.strip()).is_relative_to(place)
-    words, url = served(space)
-    app = subprocess.Popen([place / "bin" / words[0], *words[1:]], cwd=space, env=environment)
+    command, url = served(space)
+    app = subprocess.Popen([place / "bin" / command[0], *command[1:]], cwd=space, env=environment)
     try:
         check_it_serves(url, lambda: app.poll() is None)
     finally:

@@ -22,8 +22,8 @@ WEIGHTS = "model.safetensors"
 Change = Callable[[dict[str, Any]], object]
 
 
-def export(run: Path, out: Path, *words: str, status: int = 0) -> Path:
-    assert launch("export", [f"run={run}", f"out={out}", *words]) == status
+def export(run: Path, out: Path, *overrides: str, status: int = 0) -> Path:
+    assert launch("export", [f"run={run}", f"out={out}", *overrides]) == status
     return out
 
 
@@ -43,8 +43,8 @@ def test_raw_weights_and_standing_statistics(tmp_path: Path) -> None:
     expected = gan_lab.load(run, weights="raw").sample(3)
     assert torch.equal(gan_lab.load(raw).sample(3), expected)
     assert not torch.equal(gan_lab.load(run).sample(3), expected)
-    words = ["standing_statistics=64", "truncation=0.5", "seed=2"]
-    standing = gan_lab.load(export(run, tmp_path / "standing", *words))
+    overrides = ["standing_statistics=64", "truncation=0.5", "seed=2"]
+    standing = gan_lab.load(export(run, tmp_path / "standing", *overrides))
     measured = gan_lab.load(run).measure_statistics(64, seed=2, truncation=0.5)
     assert torch.equal(standing.sample(3), measured.sample(3))
 

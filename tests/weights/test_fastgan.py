@@ -62,7 +62,7 @@ def test_the_class_embedding_is_cut_to_the_number_of_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"img_resolution": 96}, "img_resolution=96"),
         ({"spam": 1}, "spam not supported"),
@@ -70,10 +70,10 @@ def test_the_class_embedding_is_cut_to_the_number_of_classes() -> None:
         ({"z_dim": 16}, "has shape"),
     ],
 )
-def test_unsupported_files_are_rejected(change: dict[str, object], words: str) -> None:
+def test_unsupported_files_are_rejected(change: dict[str, object], message: str) -> None:
     config, state, _ = fixture("fastgan_128")
     config["generator"] |= change
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         from_published(config, state)
 
 

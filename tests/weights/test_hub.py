@@ -25,14 +25,14 @@ class Hub(BaseHTTPRequestHandler):
     """One model with one commit, which is main and v1."""
 
     folder: Path
-    asked: list[str]
+    requested: list[str]
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        self.asked.append(path)
+        self.requested.append(path)
         files = sorted(file for file in self.folder.iterdir() if file.is_file())
         if path in [f"/api/models/{NAME}{tail}" for tail in ("", "/revision/main", "/revision/v1")]:
             siblings = [{"rfilename": file.name} for file in files]
@@ -81,9 +81,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def requested(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The paths that were requested."""
-    kind = type("Here", (Hub,), {"folder": model, "asked": []})
+    kind = type("Here", (Hub,), {"folder": model, "requested": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -92,33 +92,33 @@ def asked(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    yield kind.asked  # type: ignore[attr-defined]
+    yield kind.requested  # type: ignore[attr-defined]
     server.shutdown()
     server.server_close()
 
 
 @pytest.mark.parametrize("revision", ["", "@main", "@v1", f"@{COMMIT}"])
-def test_a_model_is_loaded_from_the_hub(revision: str, asked: list[str], model: Path) -> None:
+def test_a_model_is_loaded_from_the_hub(revision: str, requested: list[str], model: Path) -> None:
     gan = gan_lab.load(f"hf://{NAME}{revision}")
     assert torch.equal(gan.sample(3), gan_lab.load(model).sample(3))
-    files = {path.rpartition("/")[2] for path in asked if "/resolve/" in path}
+    files = {path.rpartition("/")[2] for path in requested if "/resolve/" in path}
     assert files == {"model.json", "model.safetensors"}, "what loading needs, and no more"
 
 
-def test_the_second_load_is_from_the_cache(asked: list[str]) -> None:
+def test_the_second_load_is_from_the_cache(requested: list[str]) -> None:
     first = hub.download(f"hf://{NAME}")
-    before = len([path for path in asked if "/resolve/" in path])
+    before = len([path for path in requested if "/resolve/" in path])
     assert hub.download(f"hf://{NAME}") == first
-    assert len([path for path in asked if "/resolve/" in path]) == before
+    assert len([path for path in requested if "/resolve/" in path]) == before
 
 
-def test_commands_accept_hub_models(asked: list[str], tmp_path: Path) -> None:
-    words = [f"run=hf://{NAME}@v1", f"out={tmp_path / 'out'}", "num_images=2", "format=grid"]
-    assert launch("generate", words) == 0
+def test_commands_accept_hub_models(requested: list[str], tmp_path: Path) -> None:
+    overrides = [f"run=hf://{NAME}@v1", f"out={tmp_path / 'out'}", "num_images=2", "format=grid"]
+    assert launch("generate", overrides) == 0
     assert (tmp_path / "out" / "grid.png").exists()
 
 
-def test_an_unknown_model(asked: list[str]) -> None:
+def test_an_unknown_model(requested: list[str]) -> None:
     with pytest.raises(InputError, match="hf://somebody/none could not be downloaded"):
         gan_lab.load("hf://somebody/none")
 

@@ -86,8 +86,8 @@ def plant(run: Path, **nodes: str) -> None:
 
 def open_by_all(run: Path, out: Path, *, compare: int) -> None:
     """Open an unreadable run by every command; compare shows the rest of it."""
-    for command, words in commands(run, out).items():
-        assert launch(command, words) == (compare if command == "compare" else 2), command
+    for command, overrides in commands(run, out).items():
+        assert launch(command, overrides) == (compare if command == "compare" else 2), command
     for weights in ("ema", "raw"):
         with pytest.raises(InputError):
             gan_lab.load(run, weights=weights)
@@ -300,12 +300,12 @@ def test_names_from_data_are_not_interpolated(
         for i in range(4):
             image = Image.new("L", (8, 8), 60 * number + i)
             image.save(tmp_path / "photos" / name / f"{i}.png")
-    words = [
+    overrides = [
         *("model=gan", "model.generator.width=4", "model.discriminator.width=4", "batch_size=8"),
         *("data=image_folder", f"data.root={tmp_path}/photos", "metrics=none", "total_kimg=0.016"),
         *("trainer=cpu", "num_workers=0"),
     ]
-    assert launch("train", [*words, "name=run"]) == 0
+    assert launch("train", [*overrides, "name=run"]) == 0
     run = tmp_path / "runs" / "run"
     assert sorted(gan_lab.load(run).class_names) == sorted(names)
     # also by whoever reads it with OmegaConf, and interpolates
@@ -313,7 +313,7 @@ def test_names_from_data_are_not_interpolated(
     assert sorted(config["sample"]["class_names"]) == sorted(names)  # type: ignore[call-overload,index]
     # going on reads it again, and finds nothing changed
     capsys.readouterr()
-    assert launch("train", [*words, "name=run", "total_kimg=0.024"]) == 0
+    assert launch("train", [*overrides, "name=run", "total_kimg=0.024"]) == 0
     out = capsys.readouterr().out
     assert "resuming from" in out and "class_names" not in out
     assert launch("generate", [f"run={run}", "num_images=4", "format=[png,zip]"]) == 0

@@ -65,7 +65,7 @@ def test_without_classes_and_weights(
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda config, state: state.pop("G/EmbeddingLayer.weight"), "1 missing"),
         (lambda config, state: state.update({"D/Spam": np.zeros(1)}), "Spam is unknown"),
@@ -76,9 +76,9 @@ def test_without_classes_and_weights(
     ],
 )
 def test_unsupported_files_are_rejected(
-    published: tuple[dict[str, Any], dict[str, np.ndarray]], change: Any, words: str
+    published: tuple[dict[str, Any], dict[str, np.ndarray]], change: Any, message: str
 ) -> None:
     config, state = published
     change(config, state)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         from_published(config, state)

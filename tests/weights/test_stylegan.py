@@ -153,7 +153,7 @@ def test_exported_files_equal_the_published_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "node", "words"),
+    ("kind", "node", "message"),
     [
         (dcgan.Generator, {"image_size": 64}, "dcgan"),
         (stylegan2.Generator, {"image_size": [32, 64], "channels": 3}, "squares"),
@@ -162,9 +162,9 @@ def test_exported_files_equal_the_published_ones(name: str) -> None:
     ],
 )
 def test_options_that_nvidias_classes_do_not_have(
-    kind: Any, node: dict[str, Any], words: str
+    kind: Any, node: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         published_arguments(kind, node)
 
 

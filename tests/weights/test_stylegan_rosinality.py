@@ -165,7 +165,7 @@ def test_the_table_of_widths_follows_from_two_numbers(size: int, multiplier: int
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda s: s.pop("input.input"), "no StyleGAN2 of rosinality's"),
         (lambda s: s.pop("conv1.noise.weight"), "1 missing"),
@@ -174,11 +174,11 @@ def test_the_table_of_widths_follows_from_two_numbers(size: int, multiplier: int
     ],
 )
 def test_unsupported_files_are_rejected(
-    change: Any, words: str, tmp_path: Path, generator: Generator
+    change: Any, message: str, tmp_path: Path, generator: Generator
 ) -> None:
     state = generator_file(generator)
     change(state)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         opened(tmp_path, g_ema=state).blueprints()["generator_ema"].build()
 
 

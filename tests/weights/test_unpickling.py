@@ -106,11 +106,11 @@ ATTACKS: dict[str, tuple[Callable[[str], Any], str]] = {
 def test_callables_are_named_and_not_run(
     name: str, protocol: int, tmp_path: Path, witness: Path
 ) -> None:
-    make, asked = ATTACKS[name]
+    make, named = ATTACKS[name]
     message = rejected(snapshot(make(str(witness)), protocol), tmp_path)
     # protocols before 3 use Python 2's names
     older = {"builtins": "__builtin__", "_pickle": "pickle", "subprocess": "commands"}
-    names = (asked, *(asked.replace(now, then) for now, then in older.items()))
+    names = (named, *(named.replace(now, then) for now, then in older.items()))
     assert any(f"asks for {n}" in message or f".{n}, which" in message for n in names), message
     assert "is rejected" in message and "Nothing in it was run" in message
     assert not witness.exists()

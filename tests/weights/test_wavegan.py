@@ -59,7 +59,7 @@ def test_the_filter_follows_from_its_weights(published: Published) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda config, state: state.pop("G/upconv_1/conv2d_transpose/bias"), "1 missing"),
         (lambda config, state: state.update({"D/spam": np.zeros(1)}), "spam is unknown"),
@@ -70,8 +70,10 @@ def test_the_filter_follows_from_its_weights(published: Published) -> None:
         (lambda config, state: config["discriminator"].update(dim=8), "has shape"),
     ],
 )
-def test_unsupported_arguments_are_rejected(published: Published, change: Any, words: str) -> None:
+def test_unsupported_arguments_are_rejected(
+    published: Published, change: Any, message: str
+) -> None:
     config, state, _ = published
     change(config, state)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         from_published(config, state)

@@ -16,8 +16,8 @@ from tests.commands.conftest import ELSE
 KEEP = ("callbacks=[default,post_hoc_ema]", "callbacks.post_hoc_ema.every_kimg=0.1")
 
 
-def train(root: Path, name: str, kimg: float, *words: str) -> Path:
-    own = [*ELSE, *KEEP, f"runs_dir={root}", f"name={name}", f"total_kimg={kimg}", *words]
+def train(root: Path, name: str, kimg: float, *overrides: str) -> Path:
+    own = [*ELSE, *KEEP, f"runs_dir={root}", f"name={name}", f"total_kimg={kimg}", *overrides]
     assert launch("train", own) == 0
     return root / name
 
@@ -74,13 +74,13 @@ def test_a_run_that_kept_none(tmp_path: Path) -> None:
 
 
 def test_batch_norm_and_styles(tmp_path: Path) -> None:
-    for model, words in (
+    for model, overrides in (
         (
             "dcgan",
             ("model.generator.width=4", "model.discriminator.width=4", "model.ema.buffers=average"),
         ),
         ("sngan", ("model.generator.width=4", "model.discriminator.width=4")),
     ):
-        run = train(tmp_path, model, 0.16, f"model={model}", *words)
+        run = train(tmp_path, model, 0.16, f"model={model}", *overrides)
         images = gan_lab.load(run, ema=0.15).sample(4)
         assert images.isfinite().all() and images.std() > 0

@@ -15,22 +15,22 @@ from tests.commands.conftest import TINY
 
 
 def test_a_resumed_run_with_auto_metrics_remembers_its_best(tmp_path: Path) -> None:
-    words = [*TINY, "callbacks.evaluation.every_kimg=0.1", f"runs_dir={tmp_path}", "name=run"]
-    assert launch("train", [*words, "total_kimg=0.2"]) == 0
+    overrides = [*TINY, "callbacks.evaluation.every_kimg=0.1", f"runs_dir={tmp_path}", "name=run"]
+    assert launch("train", [*overrides, "total_kimg=0.2"]) == 0
     folder = tmp_path / "run" / "checkpoints"
     state = torch.load(folder / "last.ckpt", weights_only=True)
     state["callbacks"]["Checkpointing"]["best_value"] = 0.0  # which nothing can better
     torch.save(state, folder / "last.ckpt")
     best = torch.load(folder / "best.ckpt", weights_only=True)["clock"]["images_seen"]
-    assert launch("train", [*words, "total_kimg=0.4"]) == 0
+    assert launch("train", [*overrides, "total_kimg=0.4"]) == 0
     assert torch.load(folder / "best.ckpt", weights_only=True)["clock"]["images_seen"] == best
     ended = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"]["Checkpointing"]
     assert (ended["best_key"], ended["best_value"]) == ("metrics/fd_digits", 0.0)
 
 
 def test_the_share_of_time_is_logged(tmp_path: Path) -> None:
-    words = [*TINY, "callbacks.evaluation.every_kimg=0.1", f"runs_dir={tmp_path}", "name=run"]
-    assert launch("train", [*words, "total_kimg=0.2"]) == 0
+    overrides = [*TINY, "callbacks.evaluation.every_kimg=0.1", f"runs_dir={tmp_path}", "name=run"]
+    assert launch("train", [*overrides, "total_kimg=0.2"]) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     entries = [entry for entry in map(json.loads, lines) if "metrics/fd_digits" in entry]
     assert len(entries) == 2

@@ -59,8 +59,8 @@ def test_a_run_of_two_sessions_is_one_run(mlflow: Any, tmp_path: Path) -> None:
     first.log_sheet("samples", Sheet(image=IMAGE, media=(), media_type="image/png"), 1.5)
     sound = Sheet(image=IMAGE, media=(clip, clip), media_type="audio/wav")
     first.log_sheet("sounds", sound, 1.5)
-    for words in ((b"one", b"two"), (b"three",)):
-        first.log_sheet("words", Sheet(image=IMAGE, media=words, media_type="text/plain"), 1.5)
+    for texts in ((b"one", b"two"), (b"three",)):
+        first.log_sheet("texts", Sheet(image=IMAGE, media=texts, media_type="text/plain"), 1.5)
     first.log_advice(["at 1 kimg: lower the rate", "at 2 kimg: stop"], 2.0)
     first.finalize("failed")
     client, run = client_of(mlflow, tmp_path), first.version
@@ -95,7 +95,7 @@ def test_a_run_of_two_sessions_is_one_run(mlflow: Any, tmp_path: Path) -> None:
     assert names("checkpoints") == ["best.ckpt"]
     assert names("sounds/kimg000001.500") == ["0.wav", "1.wav"]
     assert [name for name in names("images") if name.startswith("samples+step+1500")]
-    table = json.loads(mlflow.artifacts.load_text(f"{found.info.artifact_uri}/words.json"))
+    table = json.loads(mlflow.artifacts.load_text(f"{found.info.artifact_uri}/texts.json"))
     assert table["data"] == [[1.5, "one"], [1.5, "two"], [1.5, "three"]]
     assert client.search_experiments(filter_string="name = 'gan_lab'")
 
@@ -129,8 +129,8 @@ def test_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_training_logs_what_metrics_jsonl_has(mlflow: Any, tmp_path: Path) -> None:
-    words = [*ELSE, f"runs_dir={tmp_path}", "name=run", "logger=mlflow", "total_kimg=0.2"]
-    assert launch("train", words) == 0
+    overrides = [*ELSE, f"runs_dir={tmp_path}", "name=run", "logger=mlflow", "total_kimg=0.2"]
+    assert launch("train", overrides) == 0
     client, run = client_of(mlflow, tmp_path), (tmp_path / "run" / "mlflow_id").read_text()
     for key in ("loss/d", "health/diversity"):
         ours = read_metrics(tmp_path / "run" / "metrics.jsonl")

@@ -122,11 +122,17 @@ def summary_of(records: list[Any]) -> dict[str, Any]:
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two sessions, of a sweep."""
     root = tmp_path_factory.mktemp("runs")
-    words = [*TINY, f"runs_dir={root}", "name=run", "logger=[wandb,tensorboard]", "sweep=widths"]
+    overrides = [
+        *TINY,
+        f"runs_dir={root}",
+        "name=run",
+        "logger=[wandb,tensorboard]",
+        "sweep=widths",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("WANDB_MODE", raising=False)
-        assert launch("train", [*words, "total_kimg=0.2"]) == 0
-        assert launch("train", [*words, "total_kimg=0.4", "logger.wandb.log_model=true"]) == 0
+        assert launch("train", [*overrides, "total_kimg=0.2"]) == 0
+        assert launch("train", [*overrides, "total_kimg=0.4", "logger.wandb.log_model=true"]) == 0
     return root / "widths" / "run"
 
 
@@ -236,13 +242,13 @@ def test_training_goes_on_when_it_fails_in_the_middle(
 ) -> None:
     run = Broken(tmp_path / "run")
     monkeypatch.setattr("wandb.init", lambda **arguments: run)
-    words = [*ELSE, f"runs_dir={tmp_path}", "total_kimg=0.2"]
-    assert launch("train", [*words, "name=run", "logger=wandb"]) == 0
+    overrides = [*ELSE, f"runs_dir={tmp_path}", "total_kimg=0.2"]
+    assert launch("train", [*overrides, "name=run", "logger=wandb"]) == 0
     assert run.rows == 3 and run.finished == [0]
     out = capsys.readouterr().out
     assert out.count("W&B failed") == 1 and "the service is gone" in out
     assert f"wandb sync {tmp_path / 'run' / 'wandb' / 'run-1'}" in out
-    assert launch("train", [*words, "name=alone"]) == 0
+    assert launch("train", [*overrides, "name=alone"]) == 0
     ours, theirs = (
         [[e["kimg"], e.get("loss/d")] for e in read_metrics(tmp_path / name / "metrics.jsonl")]
         for name in ("run", "alone")
@@ -316,15 +322,15 @@ def test_offline_exactly_when_no_key_is_set(
         monkeypatch.setenv("WANDB_MODE", variable)
     if key:
         monkeypatch.setenv("WANDB_API_KEY", "secret")
-    asked: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
 
     def init(**arguments: Any) -> SimpleNamespace:
-        asked.append(arguments)
+        calls.append(arguments)
         return SimpleNamespace(define_metric=lambda *a, **k: None)
 
     monkeypatch.setattr("wandb.init", init)
     Wandb(run_dir=tmp_path / "run", offline=given).log_hyperparams(CONFIG)
-    assert asked[0]["mode"] == mode and asked[0]["config"] == CONFIG
+    assert calls[0]["mode"] == mode and calls[0]["config"] == CONFIG
     assert ("WANDB_MODE" in os.environ) == (variable is not None), "the environment is left alone"
 
 
@@ -335,8 +341,8 @@ def test_clips_and_texts_are_logged(tmp_path: Path) -> None:
     clip = Audio(rate=8000).media(torch.zeros(1, 80, dtype=torch.int16))
     sound = Sheet(image=image, media=(clip, clip), media_type="audio/wav")
     logger.log_sheet("samples", sound, 1.0)
-    words = Sheet(image=image, media=(b"one", b"two"), media_type="text/plain")
-    logger.log_sheet("words", words, 1.0)
+    texts = Sheet(image=image, media=(b"one", b"two"), media_type="text/plain")
+    logger.log_sheet("texts", texts, 1.0)
     logger.log_advice(["at 1 kimg: a", "at 2 kimg: b"], 2.0)
     logger.finalize("success")
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
@@ -346,5 +352,5 @@ def test_clips_and_texts_are_logged(tmp_path: Path) -> None:
     assert clips
     assert all(one.read_bytes() == clip for one in clips)
     assert len(list((folder / "images").glob("samples*.png"))) == 1
-    (table,) = (folder / "table").glob("words*.json")
+    (table,) = (folder / "table").glob("texts*.json")
     assert json.loads(table.read_text())["data"] == [["one"], ["two"]]
