@@ -86,7 +86,7 @@ def naming(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = reason_of(error)
+        reason = disk_error_of(error)
         if reason is None:
             raise
         raise InputError(
@@ -178,8 +178,8 @@ def remove_leftovers(*folders: Path) -> None:
                     path.unlink(missing_ok=True)
 
 
-def reason_of(error: BaseException) -> str | None:
-    """Return what is wrong with the disk or folder, or None for any other error.
+def disk_error_of(error: BaseException) -> str | None:
+    """Return an error of the disk or folder as text, or None for any other error.
 
     torch and safetensors wrap the system's error, or only quote it.
     """

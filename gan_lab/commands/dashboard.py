@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 # of a project, whose metrics are fetched
-_RUNS_ASKED = 100
+_MOST_RUNS = 100
 _LOSSES = ("loss/d", "loss/g")
 _HEALTH = (
     *("health/diversity", "logits/real", "logits/fake"),
@@ -72,7 +72,7 @@ def run(config: DictConfig) -> None:
 
 def project_metrics(api: Any, entity: str, project: str) -> list[str]:
     """Return the metrics that the latest runs of a project have, without `metrics/`, distances first."""
-    runs = islice(api.runs(f"{entity}/{project}"), _RUNS_ASKED)
+    runs = islice(api.runs(f"{entity}/{project}"), _MOST_RUNS)
     keys = {key for one in runs for key in dict(one.summary) if key.startswith("metrics/")}
     known = sorted(key.removeprefix("metrics/") for key in keys if direction(key))
     return sorted(known, key=lambda key: direction(key) != "min")

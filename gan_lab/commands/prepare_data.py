@@ -266,7 +266,7 @@ class _Packing:
                         packer,
                         items,
                         out,
-                        _after(done, advance),
+                        lambda count, done=done: advance(done + count),
                         shard=Shard(
                             plan=plan,
                             number=number,
@@ -334,10 +334,6 @@ class _Packing:
         except BaseException:
             packer.abandon()
             raise
-
-
-def _after(before: int, advance: Callable[[int], None]) -> Callable[[int], None]:
-    return lambda count: advance(before + count)
 
 
 def _encode(item: Item, beside: Representation | None) -> Encoded:

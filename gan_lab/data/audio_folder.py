@@ -24,7 +24,7 @@ ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".
 
 _VERSION = 1
 _THREADS = 8
-_WORTH_SAYING = 1000
+_REPORTED_FROM = 1000
 _LONGEST = 2**26  # samples: 23 minutes at 48 kHz
 _CROPS = 16  # of each clip that is longer than a sample
 
@@ -190,7 +190,7 @@ def scan(source: Source) -> AudioScan:
 
 
 def _scan_all(source: Source) -> Arrays:
-    if len(source) >= _WORTH_SAYING:
+    if len(source) >= _REPORTED_FROM:
         say(f"listening to {len(source):,} files (once; the result is cached) ...")
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda index: _inspect(source, index), range(len(source))))

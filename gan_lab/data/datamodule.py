@@ -125,9 +125,9 @@ def check_batch(*, batch_size: int, batches: int, world_size: int) -> None:
 SHARED_MEMORY = Path("/dev/shm")  # used by worker processes to send batches
 
 _MAX_WORKERS = 8
-_MEASURED, _MEASURED_AT_ONCE = 10_000, 64  # samples that a representation is fitted to
+_MEASURED, _MEASURED_BATCH = 10_000, 64  # samples that a representation is fitted to
 _PREFETCHED = 2  # batches prefetched by each worker
-_IN_HAND = 2  # batches held by training: the current one and the next
+_IN_TRAINING = 2  # batches held by training: the current one and the next
 _PATIENCE_S = 600.0  # for one batch: otherwise the loop may wait forever for a worker that has died
 _MAX_CLASSES_SHOWN = 20
 
@@ -196,8 +196,8 @@ class DataModule(pl.LightningDataModule):
         """Yield stored samples of a split, at most `_MEASURED`, spread evenly."""
         count = min(split.num_stored, _MEASURED)
         chosen = np.linspace(0, split.num_stored - 1, count).astype(int)
-        for start in range(0, count, _MEASURED_AT_ONCE):
-            yield split.__getitems__(chosen[start : start + _MEASURED_AT_ONCE].tolist()).real
+        for start in range(0, count, _MEASURED_BATCH):
+            yield split.__getitems__(chosen[start : start + _MEASURED_BATCH].tolist()).real
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Stored batches of this rank, from the module's `images_seen` on.
@@ -346,10 +346,10 @@ class DataModule(pl.LightningDataModule):
         there = [part for part in tensors if part is not None]
         # each tensor takes whole pages, after a header
         batch = sum(batch_size * part.nbytes + 2 * mmap.PAGESIZE for part in there)
-        possible = max(0, (free // (ranks * batch) - _IN_HAND) // _PREFETCHED)
+        possible = max(0, (free // (ranks * batch) - _IN_TRAINING) // _PREFETCHED)
         if possible >= workers:
             return workers
-        needed = (workers * _PREFETCHED + _IN_HAND) * batch * ranks
+        needed = (workers * _PREFETCHED + _IN_TRAINING) * batch * ranks
         room = f"{SHARED_MEMORY} has {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB are needed"
         more = f"a container gets more by docker run --shm-size={needed // 2**30 + 1}g"
         if self._num_workers is None:

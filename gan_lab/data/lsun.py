@@ -27,7 +27,7 @@ from gan_lab.errors import InputError, import_extra
 
 _LAYOUT = "the folder with bedroom_train_lmdb, bedroom_val_lmdb or those of other categories"
 _FOLDER = re.compile(r"(?P<category>.+)_(?P<split>train|val)_lmdb")
-_WORTH_SAYING_BYTES = 1 << 30
+_REPORTED_FROM_BYTES = 1 << 30
 
 
 class LSUN(EncodedImages):
@@ -212,7 +212,7 @@ def _keys(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _list_keys(folder: Path) -> Arrays:
     lmdb = _lmdb()
-    if _stamp(folder)[1] > _WORTH_SAYING_BYTES:
+    if _stamp(folder)[1] > _REPORTED_FROM_BYTES:
         say(f"listing the keys of {folder.name} (once; the result is cached) ...")
     try:
         keys = _environment(folder).keys()

@@ -172,7 +172,7 @@ def describe_unreadable(bad: Sequence[tuple[str, str]]) -> str:
 _VERSION = 3
 _CHUNK = 256
 _THREADS = 16
-_WORTH_SAYING = 10_000
+_REPORTED_FROM = 10_000
 _BOUND = "data.max_megapixels"
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -215,7 +215,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _scan_all(source: Source, max_megapixels: float) -> tuple[NDArray[np.int32], dict[int, str]]:
-    if len(source) >= _WORTH_SAYING:
+    if len(source) >= _REPORTED_FROM:
         say(f"checking {len(source):,} images (once; the result is cached) ...")
     starts = range(0, len(source), _CHUNK)
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from gan_lab.data.sample import SampleSpec, to_pil
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import label_vectors
 from gan_lab.layers.stylegan import replace_styles
 from gan_lab.sampling.directions import Directions, directions
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.interpolation import slerp
-from gan_lab.sampling.latents import Latents, label_vectors
+from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.sampler import image_transform
 
 DIRECTIONS = 8  # number of sliders per method
@@ -315,7 +316,9 @@ class Studio:
         else:
             found = self._seeded(point, recipe)
         labels = found.labels
-        return found.values, None if labels is None else label_vectors(labels, self.gan.num_classes)
+        return found.values, None if labels is None else label_vectors(
+            labels, self.gan.num_classes, found.values
+        )
 
     def _seeded(self, point: Seeded, recipe: Recipe) -> Latents:
         # the page has one label for both runs, of which one may be unconditional

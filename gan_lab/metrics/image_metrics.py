@@ -182,7 +182,8 @@ class Utility(ImageMetric):
         common = {
             "images": count,
             "held_out": held_out.count,
-            "most_frequent": _most_frequent(test[1]),
+            # the accuracy of always predicting the most frequent class
+            "most_frequent": float(test[1].bincount().max() / len(test[1])),
         }
         return [
             self._value(name, _examples(source, rows), test, fake.source.num_classes, common)
@@ -232,8 +233,3 @@ def _examples(images: ImageSource, rows: Tensor) -> tuple[Tensor, Tensor]:
             assert found is not None
             labels.append(found.cpu()[chosen])
     return torch.cat(seen), torch.cat(labels)
-
-
-def _most_frequent(labels: Tensor) -> float:
-    """Share of the most frequent class: the accuracy of always predicting it."""
-    return float(labels.bincount().max() / len(labels))

@@ -15,7 +15,8 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.sampling.latents import Labels, Latents, LatentSource, label_vectors
+from gan_lab.layers.networks import label_vectors
+from gan_lab.sampling.latents import Labels, Latents, LatentSource
 from gan_lab.sampling.sampler import BATCH_SIZE, Sampler
 
 METHODS = ("linear", "spherical", "spline")
@@ -204,7 +205,7 @@ def interpolation(
     vectors = None
     if keys.z is not None and keys.labels is not None:
         straight = "linear" if method == "spherical" else method
-        vectors = Path(label_vectors(keys.labels, gan.num_classes), straight, loop)
+        vectors = Path(label_vectors(keys.labels, gan.num_classes, keys.values), straight, loop)
     return Interpolation(
         gan=gan,
         path=path,

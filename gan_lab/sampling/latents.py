@@ -249,13 +249,6 @@ def check_classes(num_classes: int, spec: SampleSpec, *, origin: Path) -> None:
         raise InputError(f"{origin} is damaged: no class has an image")
 
 
-def label_vectors(labels: Tensor, num_classes: int) -> Tensor:
-    """Return labels [N] as vectors float32 [N, num_classes]; vectors are returned as they are."""
-    if labels.ndim == 2:
-        return labels.float()
-    return torch.nn.functional.one_hot(labels, num_classes).float()
-
-
 @dataclass(frozen=True, eq=False)
 class Latents:
     """Latents z or w with their labels; truncation has been applied.

@@ -282,7 +282,7 @@ def find_and_tune(
         )
     return ProjectionResult(
         gan=gan,
-        **tensors_of(rows, space, gan, distance, targets.names),
+        **result_tensors(rows, space, gan, distance, targets.names),
         before_tuning=before,
         space=space.name,
         distance=distance.name,
@@ -307,7 +307,7 @@ def as_targets(images: Given | Sequence[Given] | Targets, gan: Sampler) -> Targe
     return read_targets(images, size=(height, width), channels=channels)
 
 
-def tensors_of(
+def result_tensors(
     rows: Rows, space: Space, gan: Sampler, distance: Distance, names: Sequence[str]
 ) -> dict[str, Any]:
     """Return the per-image fields of a `ProjectionResult`.

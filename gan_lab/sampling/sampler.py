@@ -18,7 +18,12 @@ from gan_lab.data.media import Samples, ShownTensor
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.data.source import reason_of
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork, samples_made, standing_statistics
+from gan_lab.layers.networks import (
+    GeneratorNetwork,
+    label_vectors,
+    samples_made,
+    standing_statistics,
+)
 from gan_lab.layers.stylegan import NOISE, StyleGeneratorNetwork, check_noise, truncated
 from gan_lab.sampling.latents import (
     ImageNoise,
@@ -33,7 +38,6 @@ from gan_lab.sampling.latents import (
     draw_labels,
     draw_z,
     is_finite_number,
-    label_vectors,
     seed_indices,
     set_attributes,
 )
@@ -403,7 +407,7 @@ class Sampler:
             return self.w_avg[None, None]
         if self.attributes:
             return torch.stack([self._class_center(tuple(row)) for row in labels.tolist()])
-        vectors = label_vectors(labels, self.num_classes)
+        vectors = label_vectors(labels, self.num_classes, self.w_avg)
         used = vectors.ne(0).any(0).nonzero().flatten()
         if not len(used):
             return self.w_avg.new_zeros(len(vectors), self.num_ws, self.w_dim)

@@ -28,7 +28,7 @@ from gan_lab.training.loggers.files import read_metrics
 
 # limits of the store: characters of a parameter's name and value and of a tag's value; parameters per call
 _LONGEST_NAME, _LONGEST_VALUE, _LONGEST_TAG = 250, 6000, 5000
-_AT_ONCE = 100
+_PER_CALL = 100
 
 
 class MLflow(Service[MLFlowLogger]):
@@ -96,8 +96,8 @@ class MLflow(Service[MLFlowLogger]):
             for name, value in flatten(self.config).items()
         }
         new = [Param(name, value) for name, value in found.items() if name not in known]
-        for start in range(0, len(new), _AT_ONCE):
-            client.log_batch(run, params=new[start : start + _AT_ONCE])
+        for start in range(0, len(new), _PER_CALL):
+            client.log_batch(run, params=new[start : start + _PER_CALL])
         client.log_text(run, yaml.safe_dump(self.config, sort_keys=False), "config.yaml")
 
     @rank_zero_only
