@@ -210,6 +210,10 @@ PEERS = {
                 "model.generator.recompute=elementwise",
                 "micro_batch_size=2",
             ),
+            "elementwise in D, micro-batches of 2": (
+                "model.discriminator.recompute=elementwise",
+                "micro_batch_size=2",
+            ),
             "micro-batches of 4": ("micro_batch_size=4",),
             "micro-batches of 2": ("micro_batch_size=2",),
             "one image at a time": ("micro_batch_size=1",),
