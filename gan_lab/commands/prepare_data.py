@@ -266,7 +266,8 @@ class _Packing:
                         packer,
                         items,
                         out,
-                        lambda count, done=done: advance(done + count),
+                        advance,
+                        before=done,
                         shard=Shard(
                             plan=plan,
                             number=number,
@@ -312,6 +313,8 @@ class _Packing:
         items: list[Item],
         out: Path,
         advance: Callable[[int], None],
+        *,
+        before: int = 0,
         shard: Shard | None = None,
     ) -> None:
         """Pack what is left of some items, and finish their file."""
@@ -321,7 +324,7 @@ class _Packing:
                 num_threads=self.num_threads,
                 processes=self.processes,
             ):
-                advance(done)
+                advance(before + done)
             if len(packer.damaged) == len(items) and shard is None:
                 raise InputError(f"none of the {counted(len(items), 'sample')} can be read")
             if packer.damaged and not self.skip_unreadable:
