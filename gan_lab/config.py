@@ -533,7 +533,7 @@ class _Builder:
                 key,
                 target,
                 f"cannot be imported ({cause(error)}); a class is named package.module.Class, and PYTHONPATH has to "
-                "hold the folder that its package lies in",
+                "have the folder that its package is in",
             ) from error
         # modules expose their imports, such as gan_lab.training.checkpoint.torch.load
         own = isinstance(found, type) and found.__module__.split(".")[0] in self.packages

@@ -89,7 +89,7 @@ class ShowProgress(Protocol):
 def progress_bar(
     description: str, total: float | None, *, completed: int = 0, transient: bool = True
 ) -> Iterator[ShowProgress]:
-    """Show a progress bar on a terminal, and nothing elsewhere; yields the function that updates it.
+    """Show a progress bar if the output is a terminal; yields the function that updates it.
 
     Args:
         description: of the work, in front of the bar.

@@ -145,7 +145,7 @@ def convolution_backward_flops(
     output_mask: list[bool],
     **settings: Any,
 ) -> int:
-    """Return the operations of a convolution's backward pass: as many as forward for each gradient."""
+    """Return the operations of a convolution's backward pass: for each gradient those of the forward pass."""
     pixels = x[2:] if transposed else gradient[2:]
     return 2 * x[0] * prod(pixels) * prod(weight) * sum(output_mask[:2])
 

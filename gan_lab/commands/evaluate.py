@@ -278,8 +278,8 @@ def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
             f"{fake.name} have the shape {list(fake.shape)} and {real.name} {list(real.shape)}: the metrics will "
             "measure that difference"
         )
-    if apart := label_difference(fake, real):
-        warn(f"{apart}: the metrics include that difference")
+    if difference := label_difference(fake, real):
+        warn(f"{difference}: the metrics include that difference")
 
 
 def run(config: DictConfig) -> None:

@@ -194,7 +194,7 @@ def as_list(given: object) -> list[Any]:
 
 
 def default_columns(request: SampleRequest) -> int:
-    """Return how many columns a grid has: a class or a label a row, or about as many as rows."""
+    """Return the number of columns of a grid: one class or label per row, or about the number of rows."""
     rows = len(request.label_sets)
     if isinstance(request.labels, Tensor):
         rows = len(request.labels.unique_consecutive())

@@ -233,7 +233,7 @@ def format_user_error(error: Exception, root: str) -> str:
         return explain_hydra_error(error, root)
     if isinstance(error, OSError) and error.errno in USER_ERRORS:
         where = error.filename if error.filename2 is None else error.filename2
-        return f"{where or 'a file'}: {error.strerror}; choose another place, or make room for it"
+        return f"{where or 'a file'}: {error.strerror}; choose another folder, or free disk space"
     raise error
 
 

@@ -255,7 +255,9 @@ def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
             for old, new in zip(before, now, strict=True)
         )
         if not same:
-            wrong.append(f"its optimizer is not {type(optimizer).__name__} of as many parameters")
+            wrong.append(
+                f"its optimizer is not {type(optimizer).__name__} of the same number of parameters"
+            )
     return wrong
 
 

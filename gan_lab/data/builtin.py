@@ -391,7 +391,7 @@ class Tones(SampleDataset):
 
 
 def notes(semitones: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int16]:
-    """Make notes int16 [N, 1, 4096] so many semitones above 220 Hz."""
+    """Make notes int16 [N, 1, 4096] at given semitones above 220 Hz."""
     made = [
         _make_notes(semitones[start : start + _CHUNK], random)
         for start in range(0, len(semitones), _CHUNK)

@@ -125,7 +125,7 @@ class ShownTensor(Tensor):
         """Tile the samples into one Pillow image, row by row.
 
         Args:
-            columns: of the grid; by default about as many as rows.
+            columns: of the grid; by default about the number of rows.
             scale: every pixel becomes `scale` x `scale` pixels.
 
         Raises:

@@ -161,7 +161,7 @@ def window_ends(levels: str | tuple[float, float], found: Arrays, bits: int) -> 
 def resampled_size(
     shape: tuple[int, int], spacing: tuple[float, float] | None, wanted: float | None
 ) -> tuple[int, int]:
-    """(height, width) of a slice that is resampled to so many mm a pixel; None leaves it."""
+    """Return (height, width) of a slice after resampling to a pixel spacing in mm; None keeps it."""
     if wanted is None or spacing is None:
         return shape
     height, width = (

@@ -33,9 +33,7 @@ CHECKPOINT_SAMPLES = 5_000
 CHECKPOINT_SECONDS = 20.0
 _MOST_CHECKPOINTING = 20  # times the duration of a checkpoint until the next
 _VERSION = 2
-_AHEAD = (
-    8  # samples that a thread may be ahead of the writer, or so many times that many of a process
-)
+_AHEAD = 8  # samples a thread may be ahead of the writer; for a process times _TOGETHER
 _TOGETHER = 8
 _PER_FOLDER = 1000
 PACKED_BY = f"by{PACKED_ENDING}"  # a member: `pack_name` of what is packed beside the samples

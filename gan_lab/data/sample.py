@@ -368,5 +368,5 @@ def check_same_spec(train: SampleSpec, val: SampleSpec) -> None:
         ours, theirs = getattr(train, what), getattr(val, what)
         if ours != theirs:
             raise InputError(
-                f"{what} is {ours} in the training split but {theirs} in validation; make both alike"
+                f"{what} is {ours} in the training split but {theirs} in validation; make both the same"
             )

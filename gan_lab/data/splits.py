@@ -151,7 +151,7 @@ def _check_groups(groups: Sequence[str], splits: Sequence[str], root: Path) -> N
     if cut:
         raise InputError(
             f"the split of {root} divides {len(cut):,} of {counted(len(sides), 'group')}: images of these are in "
-            "training and in validation alike; correct the split, or leave it out and set data.folds or "
+            "both training and validation; correct the split, or leave it out and set data.folds or "
             "data.val_fraction"
         )
 

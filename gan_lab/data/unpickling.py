@@ -251,7 +251,7 @@ class Machine:
         return target
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """Call what a name stands for.
+        """Call the function of a name.
 
         Raises:
             RefusedError: for anything but the name of a function, and for arguments that it does not take.

@@ -312,8 +312,8 @@ def foreign(request: Request) -> bool:
     if not request.url.path.startswith("/api/"):
         return False
     # browsers say both of images and forms, too, which have no Origin; the page itself sends no Referer
-    elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-    return elsewhere or (
+    cross_site = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+    return cross_site or (
         headers.get("referer") is not None and address(headers["referer"]) not in own
     )
 

@@ -245,7 +245,7 @@ class Studio:
         return self._last[1]
 
     def latents(self, recipe: Recipe) -> bytes:
-        """Return a recipe's latents as a file for generate, interpolate and mix, without noise and place.
+        """Return a recipe's latents as a file for generate, interpolate and mix, without noise and transform.
 
         Raises:
             InputError: for settings that this generator does not support.

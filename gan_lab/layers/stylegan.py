@@ -121,7 +121,7 @@ class Mapping(nn.Module):
             z: [N, Z]; None where `z_dim` is 0.
             labels: int64 [N], vectors [N, K], or None.
             truncation: psi; w' = w_avg + psi (w - w_avg).
-            truncated_layers: apply it to the first so many layers only; None for all.
+            truncated_layers: number of first layers to truncate; None for all.
 
         Returns:
             w [N, L, w_dim], or [N, w_dim] where `num_ws` is None.
@@ -166,7 +166,7 @@ def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = N
         styles: w [N, L, D].
         center: [D], [N, 1, D] or [N, L, D].
         psi: 1 changes nothing, 0 gives the center.
-        layers: truncate only the first so many; None for all.
+        layers: number of first layers to truncate; None for all.
     """
     if psi == 1:
         return styles

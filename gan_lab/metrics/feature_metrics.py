@@ -256,9 +256,11 @@ class ClassFrechet(ProtocolMetric):
         if (
             context.real
             and context.fake
-            and (apart := label_difference(context.real, context.fake))
+            and (difference := label_difference(context.real, context.fake))
         ):
-            raise InputError(f"metrics of each class: {apart}; compare images of the same classes")
+            raise InputError(
+                f"metrics of each class: {difference}; compare images of the same classes"
+            )
 
     def compute(
         self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext

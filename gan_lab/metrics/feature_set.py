@@ -223,7 +223,7 @@ def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
 
 
 def _check_arrays(arrays: dict[str, NDArray[Any]], count: int) -> None:
-    """Check that arrays are numbers, as many as there are images.
+    """Check that arrays are numbers, with one row per image.
 
     Raises:
         ValueError: naming the one that is not.

@@ -129,9 +129,9 @@ class GrayLevels(ImageMetric):
 class Utility(ImageMetric):
     """Accuracy on held-out real images of a small classifier that learned from generated images and their labels.
 
-    `<key>_real` is the accuracy of one trained on as many real images, for comparison. Both see images in 8 bits at
-    32x32, and differ from seed to seed in weights and batches. Known as "train on synthetic, test on real": Esteban et
-    al. 2017, https://arxiv.org/abs/1706.02633; Ravuri & Vinyals 2019, https://arxiv.org/abs/1905.10887.
+    `<key>_real` is the accuracy of one trained on the same number of real images, for comparison. Both see images in 8
+    bits at 32x32, and differ from seed to seed in weights and batches. Known as "train on synthetic, test on real":
+    Esteban et al. 2017, https://arxiv.org/abs/1706.02633; Ravuri & Vinyals 2019, https://arxiv.org/abs/1905.10887.
 
     Args:
         seeds: how many classifiers of each kind; the uncertainty is their standard deviation.

@@ -503,7 +503,7 @@ def _shifted_copies(images: Tensor) -> Iterator[Tensor]:
 
 
 def _middle(images: Tensor) -> Tensor:
-    """Vectors [N, D] of what lies further than `_most_shifted` from the edges."""
+    """Vectors [N, D] of pixels further than `_most_shifted` from the edges."""
     most = _most_shifted(images)
     height, width = images.shape[2:]
     return images[:, :, most : height - most, most : width - most].flatten(1)

@@ -37,7 +37,7 @@ class ImageSource(ABC):
         shape: of one stored sample, such as [C, H, W].
         kind: of sample; None if unknown.
         num_classes: at least 2 with labels, else 0.
-        class_names: of the labels; as many as `num_classes`.
+        class_names: one for each class.
         description: what determines the images, for results.
         in_memory: whether reading is so fast that prefetching is useless.
     """

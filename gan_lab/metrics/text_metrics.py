@@ -179,7 +179,7 @@ class TextMetric(ProtocolMetric):
     def references(
         self, real: FeatureSet | None, other: FeatureSet | None, context: MetricContext
     ) -> list[MetricValue]:
-        """Evaluate held-out lines, and a bigram and a unigram chain's, as many as generated ones."""
+        """Evaluate held-out lines and those of a bigram and a unigram chain, the same number as generated."""
         assert real is not None
         count, key = self.num_samples or context.num_fake, self.key(context)
         training = _lines(real)

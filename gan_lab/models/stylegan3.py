@@ -263,7 +263,7 @@ class Generator(StyleGeneratorNetwork):
         w_avg_beta: of the running mean of w, for each pass.
         style_mixing: probability that an image in training has two styles (0 in the paper).
         clamp: largest absolute value of activations; None for no limit.
-        num_fp16_res: layers within so many doublings of the highest rate compute in `fp16_dtype`.
+        num_fp16_res: layers within this many doublings of the highest rate compute in `fp16_dtype`.
         fp16_dtype: "float16" or "bfloat16".
 
     Raises:

@@ -176,7 +176,7 @@ def interpolation(
     Args:
         gan: the generator.
         source: key points: seeds, z [K, Z], w [K, L, D], or latents of a file.
-        labels: of the key points: one, as many as points, or several for one point, which then changes its class only.
+        labels: of the key points: one, one for each, or several for one point, which then only changes its class.
         space: "z" or "w"; None for w where there are styles.
         method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in normal z and linear
             in uniform z and in w.

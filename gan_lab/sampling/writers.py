@@ -57,7 +57,7 @@ class SampleRequest:
         truncation: as in `Sampler.sample`; likewise `truncation_center` and `noise`.
         transform: of the image plane, [3, 3], or None.
         directions: to move latents along; None for none.
-        amounts: how far along the first so many directions, in deviations.
+        amounts: along the first directions, in deviations.
     """
 
     gan: Sampler

@@ -143,7 +143,7 @@ def _samples_collapse(log: Log) -> str | None:
     if len(values) <= _GRIDS or max(latest) >= _ALIKE:
         return None
     if latest[-1] > latest[0] or latest[-1] >= _FELL * max(values):
-        return None  # training has just begun: samples become different, or are as alike as without any
+        return None  # training has just begun: samples become different, or are as similar as without any
     # they are noisy: what exact ones change is in docs/results.md, digits/gat
     approximate = any(key.startswith("reg/approximate_r") for key in log.series)
     penalty = "set regularizer=[r1,r2]" if approximate else "raise R1 (4 times the weight)"

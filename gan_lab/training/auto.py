@@ -47,7 +47,7 @@ class Facts:
 
     @property
     def side(self) -> float:
-        """Side of a square with as many pixels."""
+        """Side of a square with the same number of pixels."""
         return sqrt(self.pixels)
 
     @property

@@ -91,7 +91,7 @@ class Player:
 
     Attributes:
         optimizer: None until `build_optimizer`.
-        scaler: of the loss in float16, None elsewhere. Each player has its own: their losses differ in size.
+        scaler: of the loss in float16, otherwise None. Each player has its own: their losses differ in size.
         steps_taken: main optimizer steps so far; steps of lazy penalties do not count.
 
     Args:

@@ -336,7 +336,7 @@ class LeCam(DiscriminatorRegularizer):
         weight: coefficient.
         interval: D steps between penalties.
         decay: of the averages (0.99 in the authors' code).
-        start: the penalty is 0 for the first so many steps, at least 1.
+        start: number of first steps without penalty, at least 1.
     """
 
     real: Tensor
@@ -384,8 +384,8 @@ class Consistency(DiscriminatorRegularizer):
         E_x[ (D(x) - D(T(x)))^2 ]                              CR: Zhang et al. 2020, https://arxiv.org/abs/1910.12027
           + E_z[ (D(G(z)) - D(T(G(z))))^2 ]                    bCR: Zhao et al. 2020, https://arxiv.org/abs/2002.04724
 
-    T mirrors images horizontally with probability 1/2 and shifts them by a few pixels. `weight` is
-    lambda (10 in both papers), of real and of generated images alike.
+    T mirrors images horizontally with probability 1/2 and shifts them by a few pixels. `weight` is lambda (10 in both
+    papers), the same for real and generated images.
 
     If D also sees vectors, such as codes, T leaves them unchanged.
 

@@ -564,7 +564,7 @@ def fill_space(
         name=description["name"],
         model=f"The model: [{repository}](https://huggingface.co/{repository})."
         if repository
-        else f"The model lies in `{MODEL_FOLDER}`, with its card.",
+        else f"The model is in `{MODEL_FOLDER}`, with its card.",
         port=PORT,
         folder=MODEL_FOLDER,
         version=__version__,

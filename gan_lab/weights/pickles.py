@@ -304,7 +304,7 @@ def find_storage(identifier: Any, storages: dict[str, Storage]) -> Storage:
 
 
 def read_exactly(stream: io.BytesIO, count: int) -> bytes:
-    """Read exactly so many bytes.
+    """Read an exact number of bytes.
 
     Raises:
         DamagedError: when there are fewer.

@@ -1,4 +1,4 @@
-"""Augmentations of images before the discriminator, real and fake alike."""
+"""Augmentations of real and fake images before the discriminator."""
 
 import math
 from collections.abc import Mapping

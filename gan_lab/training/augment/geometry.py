@@ -154,7 +154,9 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
 
 
 def fine_grid(inverse: Tensor, height: int, width: int) -> Tensor:
-    """Return where in one period of the fine image each sample of the fine result lies, [N, K, L, 2] in [-1, 1]."""
+    """Return the position of each sample of the fine result in one period of the fine image, [N, K, L, 2] in [-1,
+    1].
+    """
     # the shift of low frequencies: the filter's center of mass
     delay = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())
     taps = len(SYM6)

@@ -58,7 +58,7 @@ class TrainingLog(Callback):
     def on_save_checkpoint(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save the time, apart from the callbacks' states, which must not depend on interruptions."""
+        """Save the time outside of the callbacks' states, which must not depend on interruptions."""
         checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(  # type: ignore[override]
@@ -174,7 +174,7 @@ def check_finite(module: AdversarialModule) -> None:
 
 
 class ProgressBar(Callback):
-    """A progress bar on a terminal, a line at each log entry elsewhere.
+    """A progress bar on a terminal, otherwise a line at each log entry.
 
     Args:
         training_log: whose latest metrics are shown.
