@@ -154,9 +154,7 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
 
 
 def fine_grid(inverse: Tensor, height: int, width: int) -> Tensor:
-    """Return the position of each sample of the fine result in one period of the fine image, [N, K, L, 2] in [-1,
-    1].
-    """
+    """Return positions [N, K, L, 2], in [-1, 1], of the samples of the fine result in one period of the fine image."""
     # the shift of low frequencies: the filter's center of mass
     delay = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())
     taps = len(SYM6)
