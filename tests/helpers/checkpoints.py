@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from gan_lab.commands.launch import launch
+
 
 def final(run: Path) -> dict[str, object]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -22,3 +24,12 @@ def assert_same(ours: object, theirs: object, path: str = "") -> None:
         assert isinstance(ours, torch.Tensor) and torch.equal(ours, theirs), path
     else:
         assert ours == theirs, path
+
+
+def check_resume(root: Path, *overrides: str, half: float, total: float) -> None:
+    """Train a run in two parts and one in one, and check that their final weights are equal."""
+    common = [*overrides, f"runs_dir={root}"]
+    assert launch("train", [*common, "name=halted", f"total_kimg={half}"]) == 0
+    for name in ("halted", "straight"):
+        assert launch("train", [*common, f"name={name}", f"total_kimg={total}"]) == 0
+    assert_same(final(root / "halted")["state_dict"], final(root / "straight")["state_dict"])

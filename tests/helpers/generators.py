@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from gan_lab.config import build
 from gan_lab.data.images import image_spec
 from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.models import stylegan3
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.checkpoint import AtomicCheckpointIO, write_config
 from tests.helpers.samples import images_of
@@ -156,3 +157,23 @@ def run_of(model: str, folder: Path, *, classes: int = 3, channels: int = 1) -> 
     )
     write_config(folder, OmegaConf.create(config))
     return folder
+
+
+def settled_stylegan3(side: int, **settings: Any) -> stylegan3.Generator:
+    """An untrained StyleGAN3 whose running means of magnitudes have settled: at the initial 1 scales are off."""
+    torch.manual_seed(0)
+    network = stylegan3.Generator(
+        image_size=side,
+        channels=1,
+        z_dim=32,
+        w_dim=32,
+        channel_base=2048,
+        channel_max=32,
+        num_layers=8,
+        magnitude_decay=0.5,
+        **settings,
+    )
+    with torch.no_grad():
+        for _ in range(8):
+            network(torch.randn(4, 32))
+    return network.eval()

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from gan_lab.weights import from_published
 
 PARITY = Path(__file__).parents[1] / "parity"
 BUFFERS = (
@@ -39,6 +41,40 @@ def drawn(name: str, shape: list[int]) -> np.ndarray:
     source = np.random.RandomState(zlib.crc32(name.encode()))
     values = source.standard_normal(shape).astype("float32")
     return values * np.float32(np.prod(shape[1:]) ** -0.5)
+
+
+class Published:
+    """Networks with the weights of a parity fixture, and its inputs and outputs."""
+
+    def __init__(self, name: str) -> None:
+        self.config, self.state, self.arrays = fixture(name)
+        networks = from_published(self.config, self.state)
+        self.generator, self.discriminator = networks["G"], networks.get("D")
+        self.z = torch.from_numpy(self.arrays["in/z"])
+        key = next((key for key in ("in/y", "in/c") if key in self.arrays), None)
+        labels = None if key is None else torch.from_numpy(self.arrays[key])
+        self.labels = None if labels is None or labels.shape[-1] == 0 else labels
+
+    def errors(self) -> dict[str, float]:
+        """Relative errors of the image, the logits and the squared gradient norms."""
+        with torch.no_grad():
+            images = self.generator(self.z, self.labels)
+        inputs = torch.from_numpy(self.arrays["out/img"]).requires_grad_()
+        logits = self.discriminator(inputs, self.labels)
+        (gradient,) = torch.autograd.grad(logits.sum(), inputs)
+        return {
+            "img": relative_error(images, self.arrays["out/img"]),
+            "logits": relative_error(logits, self.arrays["out/logits"].flatten()),
+            "r1_sqnorm": relative_error(
+                gradient.square().sum((1, 2, 3)), self.arrays["out/r1_sqnorm"]
+            ),
+        }
+
+
+def relative_error(ours: Tensor, theirs: Tensor | np.ndarray) -> float:
+    """norm(ours - theirs) / norm(theirs)."""
+    expected = torch.as_tensor(theirs).detach().double()
+    return float((ours.detach().double() - expected).norm() / expected.norm())
 
 
 def stand_in(name: str, **content: Any) -> ModuleType:

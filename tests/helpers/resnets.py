@@ -1,23 +1,18 @@
-"""Small R3GAN, BigGAN, SNGAN and SAGAN, and the published ones."""
+"""Small R3GAN, BigGAN, SNGAN and SAGAN."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from gan_lab.commands.train import run
 from gan_lab.config import build
 from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
-from gan_lab.weights import from_published
 from tests.helpers.samples import images_of
 
-PARITY = Path(__file__).parents[1] / "parity"
 SMALL = {
     "r3gan": (
         "model.generator.widths=8",
@@ -85,47 +80,6 @@ def trained(
     run(config)
     path = root / name / "checkpoints" / "last.ckpt"
     return torch.load(path, weights_only=True)["state_dict"]
-
-
-class Published:
-    """A fixture of parity: networks with published weights, and what they gave."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(PARITY / f"{name}.npz") as file:
-            arrays = dict(file)
-        self.config = json.loads(str(arrays["config"]))
-        self.state = {
-            key.removeprefix("state/"): value
-            for key, value in arrays.items()
-            if key.startswith("state/")
-        }
-        networks = from_published(self.config, self.state)
-        self.generator, self.discriminator = networks["G"], networks["D"]
-        self.z = torch.from_numpy(arrays["in/z"])
-        self.labels = torch.from_numpy(arrays["in/y" if "in/y" in arrays else "in/c"])
-        self.out = {
-            key.removeprefix("out/"): torch.from_numpy(value)
-            for key, value in arrays.items()
-            if key.startswith("out/")
-        }
-
-    def errors(self) -> dict[str, float]:
-        """Relative errors of the image, the logits and the squared gradient norms."""
-        with torch.no_grad():
-            images = self.generator(self.z, self.labels)
-        inputs = self.out["img"].requires_grad_()
-        logits = self.discriminator(inputs, self.labels)
-        (gradient,) = torch.autograd.grad(logits.sum(), inputs)
-        return {
-            "img": relative_error(images, self.out["img"]),
-            "logits": relative_error(logits, self.out["logits"].flatten()),
-            "r1_sqnorm": relative_error(gradient.square().sum((1, 2, 3)), self.out["r1_sqnorm"]),
-        }
-
-
-def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """norm(ours - theirs) / norm(theirs)."""
-    return float((ours.detach().double() - theirs).norm() / theirs.double().norm())
 
 
 def parameters(network: torch.nn.Module) -> int:

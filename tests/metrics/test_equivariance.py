@@ -21,8 +21,8 @@ from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.sources import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
-from gan_lab.models.stylegan3 import Generator
 from gan_lab.sampling.gan import Gan
+from tests.helpers.generators import settled_stylegan3
 
 SIDE = 64
 KINDS = ("translation", "fractional", "rotation")
@@ -114,26 +114,6 @@ def test_decibels_are_of_a_range_of_two():
 # Generators -----------------------------------------------------------------------------------------------------------
 
 
-def stylegan3(**settings):
-    """As it starts training, with magnitudes that have settled."""
-    torch.manual_seed(0)
-    network = Generator(
-        image_size=SIDE,
-        channels=1,
-        z_dim=32,
-        w_dim=32,
-        channel_base=2048,
-        channel_max=32,
-        num_layers=8,
-        magnitude_decay=0.5,
-        **settings,
-    )
-    with torch.no_grad():
-        for _ in range(8):
-            network(torch.randn(4, 32))
-    return network.eval()
-
-
 def measured(generator, metric, num):
     images = GanImages(Gan(generator), seed=0)
     extractor = NoFeatures()
@@ -154,8 +134,8 @@ def measured(generator, metric, num):
 
 
 def test_r_follows_shifts_and_turns_and_t_shifts_alone():
-    r = measured(stylegan3(kernel=1, radial=True), Equivariance(), num=6)
-    t = measured(stylegan3(), Equivariance(), num=6)
+    r = measured(settled_stylegan3(SIDE, kernel=1, radial=True), Equivariance(), num=6)
+    t = measured(settled_stylegan3(SIDE), Equivariance(), num=6)
     assert set(r) == {"eqt6_int", "eqt6_frac", "eqr6"}
     assert min(r.values()) > 40
     assert min(t["eqt6_int"], t["eqt6_frac"]) > 40 and t["eqr6"] < 30

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 from gan_lab.errors import InputError
 from gan_lab.models import biggan, biggan_deep
-from tests.helpers.resnets import Published, parameters, small
+from tests.helpers.published import Published
+from tests.helpers.resnets import parameters, small
 from tests.models.conftest import fit
 
 Compose = Callable[..., DictConfig]

@@ -9,14 +9,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.models.fastgan import Discriminator, FastGAN, Generator
 from gan_lab.training.building import describe_samples
 from gan_lab.weights import from_published
-from tests.helpers.published import fixture
-from tests.helpers.resnets import relative_error
+from tests.helpers.checkpoints import check_resume
+from tests.helpers.published import fixture, relative_error
 from tests.helpers.samples import images_of
 from tests.helpers.small import FASTGAN
 from tests.models.conftest import fit
@@ -166,13 +165,5 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         "data.image_size=16",
         "callbacks.samples.rows=1",
         "callbacks.samples.columns=2",
-        f"runs_dir={tmp_path}",
     ]
-    assert launch("train", [*overrides, "name=halted", "total_kimg=0.016"]) == 0
-    for name in ("halted", "straight"):
-        assert launch("train", [*overrides, f"name={name}", "total_kimg=0.032"]) == 0
-    halted, straight = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("halted", "straight")
-    )
-    assert all(torch.equal(halted[name], straight[name]) for name in straight)
+    check_resume(tmp_path, *overrides, half=0.016, total=0.032)

@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.testing import assert_close
 
-from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError
@@ -20,8 +19,9 @@ from gan_lab.training.building import describe_samples
 from gan_lab.training.regularizers import squared_slope
 from gan_lab.weights import from_published
 from tests.helpers import small as overrides_of
-from tests.helpers.published import fixture
-from tests.helpers.resnets import parameters, relative_error
+from tests.helpers.checkpoints import check_resume
+from tests.helpers.published import fixture, relative_error
+from tests.helpers.resnets import parameters
 from tests.helpers.samples import images_of
 from tests.models.conftest import fit
 
@@ -269,13 +269,5 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         "data.image_size=8",
         "callbacks.samples.rows=1",
         "callbacks.samples.columns=2",
-        f"runs_dir={tmp_path}",
     ]
-    assert launch("train", [*overrides, "name=halted", "total_kimg=0.016"]) == 0
-    for name in ("halted", "straight"):
-        assert launch("train", [*overrides, f"name={name}", "total_kimg=0.032"]) == 0
-    halted, straight = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("halted", "straight")
-    )
-    assert all(torch.equal(halted[name], straight[name]) for name in straight)
+    check_resume(tmp_path, *overrides, half=0.016, total=0.032)

@@ -21,8 +21,7 @@ from gan_lab.training.building import describe_samples
 from gan_lab.weights import from_published
 from tests.helpers import small
 from tests.helpers.dinov2 import dinov2_state
-from tests.helpers.published import fixture
-from tests.helpers.resnets import relative_error
+from tests.helpers.published import fixture, relative_error
 from tests.helpers.samples import images_of
 from tests.models.conftest import SMALL, fit
 

@@ -13,7 +13,8 @@ from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import AuxiliaryClassifier
 from gan_lab.layers.networks import Role
 from gan_lab.models.r3gan import Discriminator, Generator
-from tests.helpers.resnets import Published, parameters, small
+from tests.helpers.published import Published
+from tests.helpers.resnets import parameters, small
 from tests.models.conftest import fit
 
 Compose = Callable[..., DictConfig]

@@ -1,8 +1,5 @@
 """StyleGAN2 against the published networks' outputs and sizes, and the paper's formulas."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,15 +13,9 @@ from gan_lab.layers.resolutions import fir_filter, upsample
 from gan_lab.layers.stylegan import StyledConv
 from gan_lab.models.stylegan2 import Discriminator, Generator
 from gan_lab.training.regularizers import path_lengths
-from gan_lab.weights import from_published
+from tests.helpers.published import Published, relative_error
 
-PARITY = Path(__file__).parents[1] / "parity"
 TOLERANCE = 1e-4
-
-
-def relative_error(ours: Tensor, theirs: np.ndarray) -> float:
-    difference = ours.detach().double().numpy() - theirs
-    return float(np.linalg.norm(difference) / np.linalg.norm(theirs.astype(np.float64)))
 
 
 def small_generator(**settings: object) -> Generator:
@@ -49,24 +40,6 @@ def small_discriminator(**settings: object) -> Discriminator:
     torch.manual_seed(0)
     arguments = {"image_size": 16, "channels": 1, "channel_base": 64, "channel_max": 8}
     return Discriminator(**{**arguments, **settings})
-
-
-class Published:
-    """A fixture: the networks with its weights, and its arrays."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(PARITY / f"{name}.npz") as file:
-            self.arrays = dict(file)
-        state = {
-            key.removeprefix("state/"): value
-            for key, value in self.arrays.items()
-            if key.startswith("state/")
-        }
-        networks = from_published(json.loads(str(self.arrays["config"])), state)
-        self.generator, self.discriminator = networks["G"], networks["D"]
-        self.z = torch.from_numpy(self.arrays["in/z"])
-        labels = torch.from_numpy(self.arrays["in/c"])
-        self.labels = labels if labels.shape[1] else None
 
 
 @pytest.fixture(scope="module", params=["stylegan2_uncond_32", "stylegan2_cond_32"])

@@ -1,10 +1,7 @@
 """StyleGAN3 against the published networks' outputs and sizes, and its equivariance."""
 
-import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,15 +13,10 @@ from gan_lab.errors import InputError
 from gan_lab.models.stylegan2 import Generator as StyleGAN2Generator
 from gan_lab.models.stylegan3 import Band, Generator, Layer, plan_bands
 from gan_lab.training.augment.pixels import blur
-from gan_lab.weights import from_published
+from tests.helpers.generators import settled_stylegan3
+from tests.helpers.published import Published, relative_error
 
-PARITY = Path(__file__).parents[1] / "parity"
 TOLERANCE = 1e-4
-
-
-def relative_error(ours: Tensor, theirs: np.ndarray) -> float:
-    difference = ours.detach().double().numpy() - theirs
-    return float(np.linalg.norm(difference) / np.linalg.norm(theirs.astype(np.float64)))
 
 
 def small_generator(**settings: object) -> Generator:
@@ -40,21 +32,6 @@ def small_generator(**settings: object) -> Generator:
         "margin": 4,
     }
     return Generator(**{**arguments, **settings})
-
-
-class Published:
-    """A fixture: the generator with its weights, and its arrays."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(PARITY / f"{name}.npz") as file:
-            self.arrays = dict(file)
-        state = {
-            key.removeprefix("state/"): value
-            for key, value in self.arrays.items()
-            if key.startswith("state/")
-        }
-        self.generator = from_published(json.loads(str(self.arrays["config"])), state)["G"]
-        self.z = torch.from_numpy(self.arrays["in/z"])
 
 
 @pytest.fixture(scope="module", params=["stylegan3_t_32", "stylegan3_r_32"])
@@ -207,26 +184,6 @@ def agreement(changed: Tensor, expected: Tensor) -> float:
     return float(10 * torch.log10(spread**2 / error))
 
 
-def equivariant_generator(**settings: object) -> Generator:
-    """As it starts training, with magnitudes that have settled: at the untrained 1 nothing is in scale."""
-    torch.manual_seed(0)
-    network = Generator(
-        image_size=64,
-        channels=1,
-        z_dim=32,
-        w_dim=32,
-        channel_base=2048,
-        channel_max=32,
-        num_layers=8,
-        magnitude_decay=0.5,
-        **settings,
-    )
-    with torch.no_grad():
-        for _ in range(8):
-            network(torch.randn(4, 32))
-    return network.eval()
-
-
 MOTIONS = {
     "shift": shifted(0.06, -0.03),
     "turn": turned(30),
@@ -246,14 +203,14 @@ def measure(network: Generator, transform: Tensor) -> tuple[float, float]:
 
 
 def test_r_is_equivariant_to_translation_and_rotation() -> None:
-    network = equivariant_generator(kernel=1, radial=True)
+    network = settled_stylegan3(64, kernel=1, radial=True)
     for name, transform in MOTIONS.items():
         moved, still = measure(network, transform)
         assert moved > 55 and still < 30, name
 
 
 def test_t_is_equivariant_to_translation_only() -> None:
-    network = equivariant_generator()
+    network = settled_stylegan3(64)
     assert measure(network, MOTIONS["shift"])[0] > 50
     assert measure(network, MOTIONS["turn"])[0] < 25
 

@@ -1,7 +1,5 @@
 """Reading BigGAN-PyTorch's state dicts completely, with errors for unsupported ones."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +9,12 @@ import torch
 from gan_lab.errors import InputError
 from gan_lab.models import biggan, biggan_deep
 from gan_lab.weights import from_published
-
-PARITY = Path(__file__).parents[1] / "parity"
-
-
-def read(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    with np.load(PARITY / f"{name}.npz") as file:
-        state = {k.removeprefix("state/"): file[k] for k in file.files if k.startswith("state/")}
-        return json.loads(str(file["config"])), state
+from tests.helpers.published import fixture
 
 
 @pytest.mark.parametrize("name", ["biggan_32", "biggan_deep_128"])
 def test_every_weight_is_read(name: str) -> None:
-    config, state = read(name)
+    config, state = fixture(name)[:2]
     theirs = sorted(float(np.abs(v).sum()) for k, v in state.items() if not k.endswith("sv0"))
     ours = sorted(
         float(value.double().abs().sum())
@@ -38,7 +29,7 @@ def test_every_weight_is_read(name: str) -> None:
     ("name", "kind"), [("biggan_128", biggan), ("biggan_deep_128", biggan_deep)]
 )
 def test_without_weights_networks_are_random(name: str, kind: Any) -> None:
-    config, _ = read(name)
+    config, _ = fixture(name)[:2]
     networks = from_published(config, None)
     assert isinstance(networks["G"], kind.Generator) and not networks["G"].training
     assert isinstance(networks["D"], kind.Discriminator)
@@ -48,7 +39,7 @@ def test_without_weights_networks_are_random(name: str, kind: Any) -> None:
 
 def test_arguments_of_a_whole_run_are_taken() -> None:
     """A checkpoint's arguments are all of its command line; and some batch norms hold their statistics deeper."""
-    config, state = read("biggan_32")
+    config, state = fixture("biggan_32")[:2]
     plain = from_published(config, state)["G"]
     config["generator"] |= {"batch_size": 50, "num_epochs": 500, "G_nl": "inplace_relu", "G_lr": 1}
     deeper = {
@@ -61,7 +52,7 @@ def test_arguments_of_a_whole_run_are_taken() -> None:
 
 
 def test_networks_without_a_shared_embedding() -> None:
-    config, _ = read("biggan_32")
+    config, _ = fixture("biggan_32")[:2]
     config["generator"] |= {"G_shared": False, "hier": False, "shared_dim": 0}
     network = from_published(config, None)["G"]
     assert network.z_dim == 20 and network.embedding is None
@@ -82,7 +73,7 @@ def test_networks_without_a_shared_embedding() -> None:
     ],
 )
 def test_unsupported_files_are_rejected(change: Any, message: str) -> None:
-    config, state = read("biggan_32")
+    config, state = fixture("biggan_32")[:2]
     change(config, state)
     with pytest.raises(InputError, match=message):
         from_published(config, state)

@@ -1,7 +1,5 @@
 """Reading R3GAN's state dicts completely, with errors for unsupported ones."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +8,12 @@ import torch
 
 from gan_lab.errors import InputError
 from gan_lab.weights import from_published
-
-PARITY = Path(__file__).parents[1] / "parity"
+from tests.helpers.published import fixture
 
 
 @pytest.fixture
 def published() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    with np.load(PARITY / "r3gan_cond_32.npz") as file:
-        state = {k.removeprefix("state/"): file[k] for k in file.files if k.startswith("state/")}
-        return json.loads(str(file["config"])), state
+    return fixture("r3gan_cond_32")[:2]
 
 
 def test_every_weight_is_read(published: tuple[dict[str, Any], dict[str, np.ndarray]]) -> None:

@@ -1,7 +1,5 @@
 """Reading StyleGAN2 and StyleGAN3 state dicts completely, with errors for unsupported ones."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +11,12 @@ from gan_lab.models import dcgan, stylegan2, stylegan3
 from gan_lab.weights import from_published
 from gan_lab.weights.published import blueprints
 from gan_lab.weights.stylegan import published_arguments, published_weights
-
-PARITY = Path(__file__).parents[1] / "parity"
-
-
-def read(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    with np.load(PARITY / f"{name}.npz") as file:
-        state = {k.removeprefix("state/"): file[k] for k in file.files if k.startswith("state/")}
-        return json.loads(str(file["config"])), state
+from tests.helpers.published import fixture
 
 
 @pytest.mark.parametrize("name", ["stylegan2_cond_32", "stylegan3_r_32"])
 def test_every_weight_is_read(name: str) -> None:
-    config, state = read(name)
+    config, state = fixture(name)[:2]
     networks = from_published(config, state)
     theirs = sorted(
         float(np.abs(value).sum())
@@ -42,7 +33,7 @@ def test_every_weight_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["stylegan2_uncond_32", "stylegan3_t_32"])
 def test_without_weights_networks_are_random(name: str) -> None:
-    config, _ = read(name)
+    config, _ = fixture(name)[:2]
     networks = from_published(config, None)
     assert set(networks) == {"G", "D"} & {k[0].upper() for k in config if k != "source"}
     generator = networks["G"]
@@ -54,13 +45,13 @@ def test_without_weights_networks_are_random(name: str) -> None:
 
 
 def test_a_stylegan3_discriminator_is_stylegan2s() -> None:
-    config, _ = read("stylegan3_t_32")
-    config["discriminator"] = read("stylegan2_uncond_32")[0]["discriminator"]
+    config, _ = fixture("stylegan3_t_32")[:2]
+    config["discriminator"] = fixture("stylegan2_uncond_32")[:2][0]["discriminator"]
     assert from_published(config, None)["D"](torch.randn(2, 3, 32, 32)).shape == (2,)
 
 
 def test_arguments_of_the_synthesis_network_may_be_nested() -> None:
-    config, state = read("stylegan2_uncond_32")
+    config, state = fixture("stylegan2_uncond_32")[:2]
     arguments = config["generator"]
     arguments["synthesis_kwargs"] = {
         name: arguments.pop(name)
@@ -68,11 +59,11 @@ def test_arguments_of_the_synthesis_network_may_be_nested() -> None:
     }
     z = torch.randn(2, 32)
     nested = from_published(config, state)["G"](z)
-    assert torch.equal(nested, from_published(*read("stylegan2_uncond_32"))["G"](z))
+    assert torch.equal(nested, from_published(*fixture("stylegan2_uncond_32")[:2])["G"](z))
 
 
 def test_defaults_are_those_of_the_repository() -> None:
-    config, _ = read("stylegan2_uncond_32")
+    config, _ = fixture("stylegan2_uncond_32")[:2]
     for name in ("num_fp16_res", "conv_clamp"):
         del config["generator"][name]
     newer = from_published(config, None)["G"]
@@ -101,7 +92,7 @@ def test_an_unknown_source_is_rejected() -> None:
 )
 @pytest.mark.parametrize("name", ["stylegan2_uncond_32", "stylegan3_t_32"])
 def test_unsupported_arguments_are_rejected(name: str, change: Any, message: str) -> None:
-    config, state = read(name)
+    config, state = fixture(name)[:2]
     change(config["generator"])
     with pytest.raises(InputError, match=message):
         from_published(config, state)
@@ -118,7 +109,7 @@ def test_unsupported_arguments_are_rejected(name: str, change: Any, message: str
 )
 @pytest.mark.parametrize("name", ["stylegan2_uncond_32", "stylegan3_t_32"])
 def test_weights_that_do_not_match_are_rejected(name: str, change: Any, message: str) -> None:
-    config, state = read(name)
+    config, state = fixture(name)[:2]
     change(state)
     with pytest.raises(InputError, match=message):
         from_published(config, state)
@@ -130,7 +121,7 @@ NVIDIAS = ["stylegan2_cond_32", "stylegan2_uncond_32", "stylegan3_t_32", "styleg
 @pytest.mark.parametrize("name", NVIDIAS)
 def test_exported_files_equal_the_published_ones(name: str) -> None:
     """Names, filters and arguments of the published files, which hold nothing else."""
-    config, state = read(name)
+    config, state = fixture(name)[:2]
     for player, blueprint in blueprints(config, state).items():
         written = published_weights(blueprint.build())
         published = {
