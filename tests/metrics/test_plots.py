@@ -1,6 +1,6 @@
 """Plots: their numbers and pixels."""
 
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -72,13 +72,6 @@ def test_a_curve_with_one_axis_or_two(tmp_path):
 
 
 def test_without_matplotlib_the_remedy_is_reported(monkeypatch):
-    original = builtins.__import__
-
-    def absent(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r"gan-laboratory\[plots\]"):
         plots.check_matplotlib()
