@@ -1,5 +1,7 @@
 """Features as metrics take them."""
 
+from dataclasses import replace
+
 import torch
 
 from gan_lab.metrics.feature_metrics import MetricContext
@@ -34,3 +36,13 @@ def context(real=NUM, fake=NUM, extractor=None, **changes):
         "all_real": True,
     }
     return MetricContext(**(options | changes))
+
+
+def compute_of_generator(images, metric, *, num, extractor):
+    """Return the values of a generator's metric, without features."""
+    extractor.load(torch.device("cpu"))
+    given = replace(context(0, num, extractor, all_real=False), fake=images)
+    metric.check(given)
+    rows = torch.arange(num)
+    empty = FeatureSet(source=images, count=num, whole=False, features={}, rows=rows, labels=None)
+    return metric.compute(None, empty, given)

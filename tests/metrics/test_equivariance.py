@@ -16,12 +16,11 @@ from gan_lab.metrics.equivariance import (
     shifted,
     turned,
 )
-from gan_lab.metrics.feature_metrics import MetricContext
-from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.sources import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.sampling.gan import Gan
+from tests.helpers.features import compute_of_generator
 from tests.helpers.generators import settled_stylegan3
 
 SIDE = 64
@@ -116,21 +115,8 @@ def test_decibels_are_of_a_range_of_two():
 
 def measured(generator, metric, num):
     images = GanImages(Gan(generator), seed=0)
-    extractor = NoFeatures()
-    extractor.load(torch.device("cpu"))
-    context = MetricContext(
-        extractor=extractor,
-        num_fake=num,
-        num_real=0,
-        num_real_features=0,
-        all_real=False,
-        fake=images,
-    )
-    metric.check(context)
-    empty = FeatureSet(
-        source=images, count=num, whole=False, features={}, rows=torch.arange(num), labels=None
-    )
-    return {found.key: found.value for found in metric.compute(None, empty, context)}
+    found = compute_of_generator(images, metric, num=num, extractor=NoFeatures())
+    return {value.key: value.value for value in found}
 
 
 def test_r_follows_shifts_and_turns_and_t_shifts_alone():

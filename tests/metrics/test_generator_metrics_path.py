@@ -22,6 +22,7 @@ from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
 from gan_lab.seeding import derive_seed
+from tests.helpers.features import compute_of_generator
 from tests.helpers.linear import SIDE, Linear, LinearSynthesis
 from tests.helpers.sources import FixedImages
 from tests.helpers.weights import save_vgg16
@@ -68,22 +69,7 @@ class LinearInW(StyleGeneratorNetwork):
 
 def measured(generator, metric, *, num=256, extractor=None, truncation=None):
     images = GanImages(Gan(generator.eval()), seed=3, truncation=truncation)
-    extractor = extractor or Squared()
-    extractor.load(CPU)
-    context = MetricContext(
-        extractor=extractor,
-        num_fake=num,
-        num_real=0,
-        num_real_features=0,
-        all_real=False,
-        fake=images,
-    )
-    metric.check(context)
-    empty = FeatureSet(
-        source=images, count=num, whole=False, features={}, rows=torch.arange(num), labels=None
-    )
-    (result,) = metric.compute(None, empty, context)
-    assert result.key == metric.key(context)
+    (result,) = compute_of_generator(images, metric, num=num, extractor=extractor or Squared())
     return result
 
 
