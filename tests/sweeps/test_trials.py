@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,6 @@ def test_values_survive_the_command_line(value: dict[str, Any]) -> None:
 
 
 def test_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gan_lab.sweeps.outcome.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"pip install 'gan-laboratory\[sweeps\]'"):
         open_storage("x")
