@@ -13,7 +13,6 @@ authors would not run.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -31,8 +30,9 @@ from packaging.version import parse
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gan_lab.bench.steps import Meter, Phases, Repeated, resident_peak, times_per_step
+from gan_lab.bench.steps import Meter, Phases, Repeated, times_per_step
 from gan_lab.data.sample import Batch
+from gan_lab.distributed.processes import resident_peak
 from gan_lab.training.building import build_model, quiet
 from tests.gpu.work import composed
 from tests.helpers.samples import images_of
@@ -304,7 +304,7 @@ def measure(peer: Peer, side: str, clone: str, count: int) -> dict[str, Any]:
         parameters, costs = their_steps(peer, clone, batch, count)
     else:
         parameters, costs = our_steps(peer, peer.sides[side], batch, count)
-    peak = max(resident_peak(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    peak = resident_peak()
     return {
         "side": side,
         "parameters": parameters,

@@ -1,13 +1,10 @@
 """What a model's training step costs: seconds, memory and operations of each player's step and of each penalty."""
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -20,6 +17,7 @@ from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.sample import Batch
+from gan_lab.distributed.processes import forget_resident_peak, resident_peak
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.player import Player
 from gan_lab.training.regularizers import Regularizer
@@ -79,28 +77,6 @@ class MemoryPeak:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / GIB
         return resident_peak() / GIB
-
-
-def forget_resident_peak() -> bool:
-    """Reset the peak of resident memory, if the system allows it; return whether it did."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5)
-    except OSError:
-        return False
-    return True
-
-
-def resident_peak() -> int:
-    """Return the peak of the resident set in bytes."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        status = ""
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class FlopCounter(TorchDispatchMode):

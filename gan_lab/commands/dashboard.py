@@ -51,7 +51,7 @@ def run(config: DictConfig) -> None:
             raise InputError(
                 "the account of this key has no default entity; name a user or team, entity="
             )
-        metrics = list(config.metrics or project_metrics(api, entity, config.project))
+        metrics = list(config.metric_keys or project_metrics(api, entity, config.project))
         made = workspace(
             entity=entity,
             project=config.project,
@@ -87,7 +87,7 @@ def check_metrics(metrics: Sequence[str], project: str) -> list[str]:
     if not metrics:
         raise InputError(
             f"the runs of {project} have no metrics yet; train with logger=wandb and metrics, send offline runs with "
-            "wandb sync, or name them: metrics=[fid50k_full]"
+            "wandb sync, or name them: metric_keys=[fid50k_full]"
         )
     return [key.removeprefix("metrics/") for key in metrics]
 

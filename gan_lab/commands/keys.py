@@ -94,7 +94,7 @@ class DashboardKeys(Keys):
     project: Text
     entity: Text | None
     name: Text
-    metrics: list[Text] | None
+    metric_keys: list[Text] | None
     sweep: Text | None
 
 

@@ -1,6 +1,5 @@
 """The LightningDataModule: batches of any SampleDataset, from any position in training."""
 
-import atexit
 import mmap
 import os
 import re
@@ -12,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from inspect import Parameter, signature
 from multiprocessing import active_children
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +311,8 @@ class DataModule(pl.LightningDataModule):
     ) -> DataLoader[Batch]:
         workers = self._fitting(self._workers(dataset), dataset, batch_size)
         if workers:
-            atexit.register(_kill_remaining_workers)
+            # unlike atexit also in processes that multiprocessing started
+            Finalize(None, _kill_remaining_workers, exitpriority=100)
         return DataLoader(
             dataset,
             batch_sampler=sampler,

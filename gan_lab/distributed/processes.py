@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -372,3 +373,33 @@ def _ranks(devices: int) -> tuple[int, int, int]:
         return others.local_rank(), devices if here else 1, others.local_rank()
     os.environ |= {"MASTER_ADDR": others.main_address, "MASTER_PORT": str(others.main_port)}
     return others.global_rank(), others.world_size(), others.local_rank()
+
+
+# Memory of a process.
+
+
+def forget_resident_peak() -> bool:
+    """Reset the peak of resident memory, if the system allows it; return whether it did."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5)
+    except OSError:
+        return False
+    return True
+
+
+def resident_peak() -> int:
+    """Return the peak of the resident set in bytes.
+
+    getrusage alone would count that of the parent process before this one started (fork and exec keep it).
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    import resource  # Windows has none
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,7 +1,5 @@
 """Further output of `evaluate`: plots by matplotlib, and a preview of time and memory."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,6 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gan_lab.data.media import grid
+from gan_lab.distributed.processes import resident_peak
 from gan_lab.errors import import_extra
 from gan_lab.metrics.cache import ChunkStore
 from gan_lab.metrics.extraction import Extraction
@@ -258,8 +257,7 @@ def _features_gib(parts: list[tuple[str, Extraction, ChunkStore]]) -> float:
 
 
 def _peak_memory(device: torch.device) -> str:
-    unit = 1 if sys.platform == "darwin" else 1024
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    resident = resident_peak() / 2**30
     if device.type != "cuda":
         return f"{resident:.2g} GiB"
     on_device = torch.cuda.max_memory_allocated(device) / 2**30

@@ -126,7 +126,7 @@ class Mapping(stylegan.Mapping):
         if self.table is None:
             raise ValueError("guidance needs classes, and the generator has none")
         of_z = pixel_norm(z[:, None].expand(-1, self.num_classes, -1))
-        of_y = pixel_norm(self.table.weight[None].expand(len(z), -1, -1))
+        of_y = pixel_norm(self.table.weight[None].expand(z.shape[0], -1, -1))
         return (
             self.layers(torch.cat([of_y, of_z], dim=2).flatten(0, 1))
             .view(*of_y.shape[:2], -1)
@@ -156,8 +156,8 @@ def shares(labels: Tensor | None, num_classes: int, like: Tensor) -> Tensor:
     Of label vectors, positive entries count; a vector without any counts as all classes equally.
     """
     if labels is None:
-        return like.new_ones(len(like), 1)
-    vectors = label_vectors(labels, num_classes, like[:1].expand(len(labels), -1)).clamp(min=0)
+        return like.new_ones(like.shape[0], 1)
+    vectors = label_vectors(labels, num_classes, like[:1].expand(labels.shape[0], -1)).clamp(min=0)
     total = vectors.sum(1, keepdim=True)
     return torch.where(total > 0, vectors / total.clamp(min=1e-8), 1 / num_classes)
 
@@ -332,7 +332,7 @@ class Synthesis(nn.Module):
     def stages(self, w: Tensor) -> Tensor:
         """Make the images of all depths, [K, N, C, H, W]; the blocks of stage k read w [:, k]."""
         styles = silu(w).unbind(1)
-        x = self.positions.to(w.dtype).expand(len(w), -1, -1)
+        x = self.positions.to(w.dtype).expand(w.shape[0], -1, -1)
         made: list[Tensor] = []
         for stage, (style, output) in enumerate(zip(styles, self.outputs, strict=True)):
             for block in self.blocks[stage * self.every : (stage + 1) * self.every]:
@@ -521,7 +521,7 @@ class Discriminator(DiscriminatorNetwork):
             stages = stages * STAGES
         tokens = self.embed(patches_of(torch.cat(stages, dim=1), self.patch))
         tokens = tokens + self.positions.to(tokens.dtype)
-        whole = self.cls_token.expand(len(tokens), -1, -1).to(tokens.dtype)
+        whole = self.cls_token.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
         tokens = torch.cat([whole, tokens], dim=1)
         # a penalty is going to differentiate the gradient with respect to the images once more
         twice = self.cls_token.requires_grad and any(part.requires_grad for part in stages)

@@ -19,7 +19,7 @@ _SAME = 1e-3  # logits: D cannot distinguish real and generated samples
 _FAR, _FAR_BY = 100.0, 3.0  # mean of D's logits, alone and in gaps between real and generated ones
 _SATURATED = 0.8  # ADA's p, from where augmentations leak (Karras et al. 2020, section 3)
 _STEEP, _STEEPER = 1e3, 20.0  # gradient norm, absolute and relative to its earlier median
-# diversity, over this many grids, and relative to its maximum; recipes here have 0.5 and more from the second grid on
+# diversity, over this many grids, and relative to its maximum; recipes here have 0.42 and more from the second grid on
 _ALIKE, _GRIDS, _FELL = 0.4, 3, 0.8
 _WORSE, _EVALUATIONS = 1.3, 4  # relative to the best value of a metric, over this many evaluations
 _WAITING = 0.3  # share of the time that steps wait for data

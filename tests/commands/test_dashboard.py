@@ -95,5 +95,5 @@ def test_where_w_and_b_cannot_be_reached(
 ) -> None:
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
     online.stop()
-    assert launch("dashboard", ["project=p", "entity=me", "metrics=[fid10k]"]) == 2
+    assert launch("dashboard", ["project=p", "entity=me", "metric_keys=[fid10k]"]) == 2
     assert "W&B did not make the workspace me/p" in capsys.readouterr().err

@@ -31,6 +31,17 @@ def test_every_command_has_the_key() -> None:
     assert len(lines) == 1, "one sentence says the same everywhere"
 
 
+def test_no_key_is_called_as_a_group() -> None:
+    """Hydra would take its value for an option of the group."""
+    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    for command in COMMANDS:
+        file = conf_dir() / f"{command.replace('-', '_')}.yaml"
+        values = yaml.safe_load(file.read_text())
+        chosen = {key for one in values["defaults"] if isinstance(one, dict) for key in one}
+        same = {key for key in groups & values.keys() if not isinstance(values[key], dict)}
+        assert same <= chosen, command
+
+
 def test_nothing_else_chooses_a_device() -> None:
     """Commands name no kind of device, except in messages."""
     folder = Path(keys.__file__).parent

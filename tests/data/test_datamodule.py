@@ -131,24 +131,37 @@ def test_a_worker_names_a_file_that_goes_bad(tmp_path: Path, write_images: Any) 
     assert "\n" not in str(caught.value)
 
 
-def test_an_interpreter_ends_with_workers_that_are_still_there(
-    tmp_path: Path, write_images: Any
+IN_A_PROCESS = """
+from multiprocessing import get_context
+child = get_context("fork").Process(target=begin)
+child.start()
+child.join(60)
+assert child.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize("run", ["begin()", IN_A_PROCESS], ids=["interpreter", "child process"])
+def test_a_process_ends_with_workers_that_are_still_there(
+    tmp_path: Path, write_images: Any, run: str
 ) -> None:
     write_images(tmp_path, ["a.png", "b.png"])
     program = f"""
 from functools import partial
 from gan_lab.data.image_folder import ImageFolder
 from tests.helpers.datamodules import attach, module
-data = module(dataset=partial(ImageFolder, root={str(tmp_path)!r}), num_workers=1)
-attach(data)
-images = iter(data.train_dataloader())
-next(images)
-images._shutdown = True  # nobody tells the worker that it is over
+
+def begin():
+    global images
+    data = module(dataset=partial(ImageFolder, root={str(tmp_path)!r}), num_workers=1)
+    attach(data)
+    images = iter(data.train_dataloader())
+    next(images)
+    images._shutdown = True  # nobody tells the worker that it is over
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=90
+        [sys.executable, "-c", program + run], capture_output=True, text=True, timeout=90
     )
-    assert done.returncode == 0 and not done.stderr
+    assert done.returncode == 0 and not done.stderr, done.stderr
 
 
 def test_workers_are_chosen_where_they_help(tmp_path: Path, write_images: Any) -> None:

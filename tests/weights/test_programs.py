@@ -15,7 +15,7 @@ from gan_lab.weights.exported import PROGRAMS
 from gan_lab.weights.programs import largest_difference, run_onnx, run_torch, write_program
 from tests.helpers.generators import TINY, gan_of
 
-FAST = [("dcgan", "torch", 3)]
+FAST = [("dcgan", "torch", 3), ("gat", "torch", 0)]
 SLOW = [
     pytest.param(model, kind, classes, marks=pytest.mark.slow)
     for model in TINY
