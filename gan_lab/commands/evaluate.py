@@ -413,7 +413,7 @@ def as_result(protocol: Protocol, fake: ImageSource, metrics: list[MetricValue])
         "num_real": 0 if protocol.real is None else protocol.real.count,
         "fake": dict(fake.description),
         "real": None if protocol.real is None else dict(protocol.real.source.description),
-        "extractor": dict(protocol.protocol),
+        "extractor": dict(protocol.provenance),
         "settings": protocol.settings,
         "processes": Ranks.current().size,
         **circumstances(protocol.features.device),

@@ -19,7 +19,7 @@ class Metrics(Protocol):
     Attributes:
         best: key of the metric that chooses the best checkpoint, or None.
         mode: "min" or "max": whether lower or higher is better.
-        protocol: description of the metrics (extractor and its SHA-256, transform, numbers of images), complete
+        provenance: description of the metrics (extractor and its SHA-256, transform, numbers of images), complete
             after `prepare`.
     """
 
@@ -30,7 +30,7 @@ class Metrics(Protocol):
     def mode(self) -> Literal["min", "max"]: ...
 
     @property
-    def protocol(self) -> dict[str, str | int]: ...
+    def provenance(self) -> dict[str, str | int]: ...
 
     def prepare(self, data: DataModule) -> None:
         """Load networks and statistics of the real images. Called before step 0.
@@ -65,7 +65,7 @@ class NoMetrics:
     def __init__(self) -> None:
         self.best: str | None = None
         self.mode: Literal["min", "max"] = "min"
-        self.protocol: dict[str, str | int] = {}
+        self.provenance: dict[str, str | int] = {}
 
     def prepare(self, data: DataModule) -> None:
         """Do nothing."""
@@ -96,7 +96,7 @@ class MetricsByData:
     Attributes:
         best: of the chosen metrics; None until `prepare`, and without metrics.
         mode: of the chosen metrics.
-        protocol: of the chosen metrics.
+        provenance: of the chosen metrics.
     """
 
     def __init__(
@@ -125,8 +125,8 @@ class MetricsByData:
         return self._chosen.mode
 
     @property
-    def protocol(self) -> dict[str, str | int]:
-        return self._chosen.protocol
+    def provenance(self) -> dict[str, str | int]:
+        return self._chosen.provenance
 
     def choose_for(self, dataset: SampleDataset) -> Metrics:
         """Return the metrics for a data set; none for unknown kinds of samples."""

@@ -31,12 +31,12 @@ _PLENTY = 10**6  # images, of which there are enough for every metric
 
 
 class Protocol:
-    """Everything that determines a metric but the samples. Feature networks see `SampleKind.measured` of them.
+    """Everything that determines a metric but the samples (of which networks see `SampleKind.measured`).
 
     Args:
         name: of the protocol, for results.
         features: makes features of images.
-        metrics: what is computed, by a name of the user's choice; None leaves one of another protocol out.
+        metrics: what is computed, by a name of the user's choice; None removes one that a config inherits from another.
         num_fake: generated images.
         num_real: real images, a fixed random choice; None takes all of the data set, or `num_fake` images if a
             generator stands in for real data.
@@ -58,7 +58,7 @@ class Protocol:
 
     Attributes:
         mode: "min" or "max".
-        protocol: how the metrics are made; filled in by `prepare`.
+        provenance: how the metrics are made, for results; filled in by `prepare`.
 
     Raises:
         InputError: for metrics that cannot be made of so many images or of these features, for two of one name, and
@@ -99,7 +99,7 @@ class Protocol:
         self.batch_size = batch_size
         self.split: Literal["train", "val"] = split
         self.reference_split: Literal["train", "val"] | None = reference_split
-        self.protocol: dict[str, str | int] = {}
+        self.provenance: dict[str, str | int] = {}
         self._num_real = num_real
         self._num_real_features = num_real_features
         self._flips = flips
@@ -335,7 +335,7 @@ class Protocol:
         self._describe(f"{real.source.name}, {real.count} images")
 
     def _describe(self, real: str) -> None:
-        self.protocol = {
+        self.provenance = {
             "protocol": self.name,
             "extractor": self.features.name,
             "extractor_sha256": self.features.sha256,

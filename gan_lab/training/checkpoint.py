@@ -28,9 +28,7 @@ CONFIG_FILE = "config.yaml"
 # format version of run folders and checkpoints; others are rejected
 FORMAT = 2
 
-_SETTLED_NS = (
-    2_000_000_000  # a file changed so recently may change again without another time of change
-)
+_SETTLED_NS = 2_000_000_000  # a younger file's time of change may hide a later change
 
 _FOLDER = 0x10  # bit of a zip member's attributes; torch would return uninitialized memory for it
 

@@ -37,7 +37,7 @@ def test_digits(auto: MetricsByData) -> None:
     assert auto.best is None
     auto.prepare(data_of(lambda split, flip=False: Digits(split=split, flip=flip, image_size=16)))
     assert (auto.best, auto.mode) == ("fd_digits", "min")
-    assert auto.protocol["num_images"] == 1437
+    assert auto.provenance["num_images"] == 1437
 
 
 def test_stacked_digits(auto: MetricsByData) -> None:

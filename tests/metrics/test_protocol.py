@@ -90,8 +90,8 @@ def test_one_pass_gives_all_metrics_with_their_uncertainties(data_of, empty_cach
     sets = (Projection()(images, ["features"])["features"] for images in (real, fake))
     assert computed["fd_projection_80_full"] == pytest.approx(frechet_distance(*sets).item())
     assert metrics.best == "fd_projection_80_full" and metrics.mode == "min"
-    assert metrics.protocol["real"] == "train split of MemoryImages, 100 images"
-    assert (metrics.protocol["num_images"], metrics.protocol["transform"]) == (80, "pixels")
+    assert metrics.provenance["real"] == "train split of MemoryImages, 100 images"
+    assert (metrics.provenance["num_images"], metrics.provenance["transform"]) == (80, "pixels")
 
 
 def test_the_same_images_are_at_no_distance_in_any_batches(data_of):

@@ -209,12 +209,12 @@ class Checkpointing(Callback):
     def _is_better(self, module: AdversarialModule) -> bool:
         if self.evaluation is None or self.evaluation.best is None:
             return False
-        key, more = self.evaluation.best
+        key, higher_is_better = self.evaluation.best
         value = self.evaluation.values.pop(key, None)
         if value is None or not math.isfinite(value):
             return False
         if self.best_value is not None and (
-            value <= self.best_value if more else value >= self.best_value
+            value <= self.best_value if higher_is_better else value >= self.best_value
         ):
             return False
         self.best_value, self.best_kimg = value, module.kimg

@@ -60,7 +60,7 @@ class Evaluation(Callback):
 
     def _unbiased_metrics(self, learned: str | None, trainer: Trainer) -> Protocol | None:
         """Warn if D's feature network biases the metrics; return additional DINOv2 metrics if its weights are there."""
-        extractor = str(self.metrics.protocol.get("extractor"))
+        extractor = str(self.metrics.provenance.get("extractor"))
         if learned == LEARNED_ON and "dinov2" in extractor:
             warn(
                 f"D sees DINOv2's features, as {extractor} does: these metrics overestimate quality; "

@@ -158,8 +158,8 @@ def test_says_what_it_is(metrics, capsys, digits_data):
     output = " ".join(capsys.readouterr().out.split())
     assert "fd_digits_real is 0." in output and "train split of Digits" in output
     assert metrics.best == "fd_digits" and metrics.mode == "min"
-    assert metrics.protocol["num_images"] == 1437
-    assert len(metrics.protocol["extractor_sha256"]) == 64
+    assert metrics.provenance["num_images"] == 1437
+    assert len(metrics.provenance["extractor_sha256"]) == 64
 
 
 def test_other_data_are_rejected(datamodule):

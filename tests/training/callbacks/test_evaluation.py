@@ -45,7 +45,7 @@ class Measured:
     mode = "min"
 
     def __init__(self, extractor: str) -> None:
-        self.protocol = {"extractor": extractor}
+        self.provenance = {"extractor": extractor}
 
 
 def test_fid_is_warned_of_where_d_sees_the_same_features(
