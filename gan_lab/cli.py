@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
 
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        sys.exit(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}")
+        print(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         if name == "train":

@@ -24,6 +24,7 @@ from gan_lab.metrics import NoMetrics
 from gan_lab.metrics.base import Metrics
 from gan_lab.training.building import (
     bare_trainer,
+    build_callbacks,
     build_data,
     build_model,
     compiled,
@@ -33,6 +34,7 @@ from gan_lab.training.callbacks.samples import fixed_samples
 from gan_lab.training.checkpoint import LAST, read
 from gan_lab.training.checks import CheckSameConfig, check_batch_per_process
 from gan_lab.training.module import AdversarialModule
+from gan_lab.weights.loading import open_origin
 
 KEPT = 3  # checkpoints of a run: last, previous and best
 NEARLY_ALL = 0.9  # of a device's memory: drivers and other programs use some
@@ -45,6 +47,9 @@ def dry_run(config: DictConfig) -> None:
         InputError: as `gan-lab train`; when out of memory; when training is finished.
     """
     begin = shown_before(Path(config.run_dir))
+    build_callbacks(config)  # for their checks
+    if config.init_from and not begin:
+        open_origin(config.init_from)
     data = build_data(config)
     spec = sample_spec(config, data)
     seed_everything(config.seed, verbose=False)

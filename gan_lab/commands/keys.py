@@ -16,6 +16,7 @@ from gan_lab.config import (
     Threads,
     check_keys,
     check_node,
+    conf_dir,
     shorten,
     suggestion,
     to_containers,
@@ -447,8 +448,14 @@ def check_further(config: DictConfig, kinds: type[Keys]) -> None:
         )
     names = list(kinds.model_fields)
     for key in config:
-        if key not in (*names, *SINGLE, *NAMED) and not issubclass(kinds, TrainKeys):
+        if key in (*names, *SINGLE, *NAMED):
+            continue
+        if not issubclass(kinds, TrainKeys):
             raise InputError(unknown_key(str(key), config[key], names))
+        name = str(key)
+        is_group = (conf_dir() / name).is_dir()
+        if not is_group and isinstance(config.get("model"), DictConfig) and name in config.model:
+            raise InputError(f"{name}= is not a key of its own; did you mean model.{name}?")
 
 
 def without_unchosen(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -340,8 +341,10 @@ FLAGS_WITH_VALUE = (
 # model.generator.width=, but not hydra.job.name= and groups
 BELOW = re.compile(r"(?!hydra[.])[A-Za-z_]\w*([.]\w+)+=")
 
-# beginnings of lists, dictionaries, quoted texts and functions, which Hydra should parse
-GRAMMAR = re.compile(r"[\[{'\"]|\w+\(")
+FUNCTIONS = (
+    *("choice", "range", "interval", "glob", "sort", "shuffle", "tag", "extend_list"),
+    *("str", "int", "float", "bool", "json_str"),
+)
 
 
 def flags_last(args: list[str]) -> list[str]:
@@ -376,7 +379,7 @@ def quote_value(arg: str, parse: Callable[[str], Override]) -> str:
     try:
         parsed = parse(arg)
     except HydraException:
-        if not equals or GRAMMAR.match(value):
+        if not equals or is_for_hydra(value):
             return arg
         if re.match(r"~(/|$)", value):
             value = str(Path(value).expanduser())
@@ -384,6 +387,13 @@ def quote_value(arg: str, parse: Callable[[str], Override]) -> str:
     if not names_options(parsed) and (conf_dir() / key).is_dir():
         return f"{key}={quote(value)}"  # so that Hydra lists the options
     return arg
+
+
+def is_for_hydra(value: str) -> bool:
+    """Whether a value is meant as a list, dictionary, quoted text or function; not a pattern like case([0-9]+)."""
+    if called := re.match(r"(\w+)\(", value):
+        return bool(get_close_matches(called[1], FUNCTIONS))
+    return value.startswith(("[", "{", "'", '"'))
 
 
 def names_options(parsed: Override) -> bool:

@@ -91,7 +91,8 @@ def run(config: DictConfig) -> None:
     )
     folder = output_folder(config, gan, ["project", found.space, slug(title(found.names))])
     say(as_table(found))
-    say(summary(found))
+    for line in summary(found):
+        say(line)
     for path in write_results(found, targets, folder, config):
         say(f"wrote {path}")
     if not found.finished:
@@ -255,8 +256,8 @@ def as_table(found: ProjectionResult) -> Table:
     return table
 
 
-def summary(found: ProjectionResult) -> str:
-    """Summarize the projection in a line or two."""
+def summary(found: ProjectionResult) -> list[str]:
+    """Summarize the projection in two or three lines."""
     count = len(found.names)
     lines = [
         f"{count} image{'s' * (count > 1)} in {found.space}, {found.steps} steps, {found.seconds:.1f} s; "
@@ -267,7 +268,7 @@ def summary(found: ProjectionResult) -> str:
         lines.append(
             "mse is with the noise maps that were found, mse_const_noise that of the latents alone"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def title(names: list[str]) -> str:

@@ -93,6 +93,7 @@ def train_locked(config: DictConfig, run_dir: Path) -> None:
         SystemExit: after a signal.
     """
     checkpoint = find_resumable(run_dir / "checkpoints")
+    origin = open_origin(config.init_from) if config.init_from and checkpoint is None else None
     data = build_data(config)
     spec = sample_spec(config, data)
     config.data_fingerprint = data.train.content_digest()
@@ -108,8 +109,8 @@ def train_locked(config: DictConfig, run_dir: Path) -> None:
     report_start(run_dir, config, module)
     if checkpoint is not None and not report_resume(run_dir, config, checkpoint, module):
         return
-    if config.init_from and checkpoint is None:
-        transfer(module, open_origin(config.init_from))
+    if origin is not None:
+        transfer(module, origin)
     if is_first():
         write_config(run_dir, resolved(config))
     fit(config, trainer, module, data, checkpoint)

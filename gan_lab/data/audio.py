@@ -218,6 +218,9 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
 class _Content(BytesIO):
     """A file's content that allows any seek: for damaged headers soundfile would print an error and ignore it."""
 
+    def __repr__(self) -> str:
+        return "it"  # in soundfile's errors
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self.getbuffer())}
         return super().seek(max(0, start[whence] + offset))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_lab.console import warn
 from gan_lab.data.medical import (
     Slices,
     Volume,
@@ -19,7 +20,7 @@ from gan_lab.data.medical import (
     report_skipped,
 )
 from gan_lab.data.source import FileSource
-from gan_lab.errors import InputError, import_extra
+from gan_lab.errors import InputError, counted, import_extra
 
 _MOST_FRAMES = 10**6  # of a file
 
@@ -50,6 +51,12 @@ class Dicom(Slices):
             )
             if file is not None:
                 series[file.series].append(file)
+        unknown = sum(not file.has_patient for found in series.values() for file in found)
+        if unknown:
+            warn(
+                f"{counted(unknown, 'DICOM file')} have no PatientID: each study counts as a patient, so one patient's "
+                "studies may be on both sides of a split; if paths name the patients, set data.group_by="
+            )
         volumes: list[Volume] = []
         for found in series.values():
             # a series with scouts or several sizes becomes several volumes
@@ -71,7 +78,8 @@ class DicomFile:
         where: for messages.
         label: the first folder below the root.
         series: identifies the series.
-        patient: identifies the patient.
+        patient: identifies the patient; without PatientID the study, series or file.
+        has_patient: whether the patient is known.
         shape: (height, width).
         frames: number of images in it.
         spacing: (height, width) of a pixel in mm, or None.
@@ -84,6 +92,7 @@ class DicomFile:
     label: str
     series: str
     patient: str
+    has_patient: bool
     shape: tuple[int, int]
     frames: int
     spacing: tuple[float, float] | None
@@ -113,12 +122,15 @@ class DicomFile:
             samples = int(found.get("SamplesPerPixel", 1))
             spacing = found.get("PixelSpacing") or found.get("ImagerPixelSpacing")
             orientation, origin = _geometry(found)
+            patient = str(found.get("PatientID") or "").strip()
+            study = str(found.get("StudyInstanceUID") or found.get("SeriesInstanceUID") or "")
             file = cls(
                 path=path,
                 where=where,
                 label=name.partition("/")[0] if "/" in name else "",
                 series=str(found.get("SeriesInstanceUID", where)),
-                patient=matched(group_by, name) or str(found.get("PatientID") or where),
+                patient=matched(group_by, name) or patient or study or where,
+                has_patient=bool(matched(group_by, name) or patient),
                 shape=(int(found.Rows), int(found.Columns)),
                 frames=check_range(int(found.get("NumberOfFrames") or 1), 1, _MOST_FRAMES),
                 spacing=None if spacing is None else pixel_spacing(spacing[0], spacing[1]),

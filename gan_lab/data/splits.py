@@ -135,7 +135,7 @@ def members_by_fold(
     ordered = sorted(set(names), key=_unit)
     if len(ordered) < folds:
         raise InputError(
-            f"data.folds={folds}, and there are {counted(len(ordered), 'group')} ; set fewer folds"
+            f"data.folds={folds}, and there are {counted(len(ordered), 'group')}; set fewer folds"
         )
     validating = set(ordered[fold::folds])
     is_val = np.array([name in validating for name in names])

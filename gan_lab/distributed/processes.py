@@ -171,7 +171,7 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
         )
     assert isinstance(context, ProcessContext)
     failure: ProcessExitedException | ProcessRaisedException | None = None
-    with signals_forwarded(context.pids()):
+    with signals_forwarded(context.pids()) as forwarded:
         slurm.unblock_signals()
         try:
             while not context.join():
@@ -192,6 +192,8 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
     if interrupted.is_set():
         raise KeyboardInterrupt from failure
     if not killed:
+        if forwarded:  # before the processes were ready for it
+            raise SystemExit(128 + forwarded[0]) from failure
         raise failure
     rank, name = killed
     raise InputError(
@@ -260,10 +262,12 @@ def work(
 
 
 @contextmanager
-def signals_forwarded(pids: list[int]) -> Iterator[None]:
-    """Forward signals to the worker processes, which save and stop."""
+def signals_forwarded(pids: list[int]) -> Iterator[list[int]]:
+    """Forward signals to the worker processes, which save and stop; yield the list of those forwarded."""
+    forwarded: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        forwarded.append(number)
         for pid in pids:
             try:
                 os.kill(pid, number)
@@ -277,7 +281,7 @@ def signals_forwarded(pids: list[int]) -> Iterator[None]:
     before = {number: signal.signal(number, forward) for number in minded}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield forwarded
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -186,3 +186,19 @@ def test_a_step_and_its_images(compose: Callable[..., DictConfig]) -> None:
         "10,880 img/s",
     ]
     assert device_gib(torch.device("cpu")) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("callbacks.samples.every_kimg=0", "callbacks.samples.every_kimg=0"),
+        ("init_from=runs/nope", "runs/nope"),
+        ("+schedules.generator=1", "model.schedules"),
+    ],
+)
+def test_what_training_rejects_is_rejected(
+    override: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*ELSE, "total_kimg=0.1", f"runs_dir={tmp_path}", "dry_run=true", override]
+    assert launch("train", given) == 2
+    assert message in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import torch
 from pydicom.data import get_testdata_file
+from pydicom.uid import generate_uid
 
 from gan_lab.commands.launch import launch
 from gan_lab.data.dicom import Dicom
@@ -121,6 +122,21 @@ def evaluate(run: Path, protocol: str) -> int:
         "utility": ["protocol.metrics.utility.steps=2"],
     }
     return launch("evaluate", [f"protocol={protocol}", *overrides, *more[protocol]])
+
+
+def test_without_patient_ids_studies_stay_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for study, series in ((1, "a"), (1, "b"), (2, "c")):
+        for k in range(2):
+            write_dicom(
+                tmp_path / f"{series}{k}.dcm", phantom(16, 0.5, 1000 + k), at=k, patient="", series=series,
+                StudyInstanceUID=generate_uid(entropy_srcs=[str(study)]),
+            )  # fmt: skip
+    groups = list(dicom(tmp_path).metadata.groups or ())
+    assert sorted(groups.count(group) for group in set(groups)) == [2, 4]
+    warning = " ".join("".join(capsys.readouterr()).split())
+    assert "6 DICOM files have no PatientID" in warning and "data.group_by=" in warning
 
 
 def test_no_output_identifies_patients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
 
 from gan_lab.commands.launch import launch
-from gan_lab.distributed.processes import free_port
+from gan_lab.distributed.processes import free_port, run_on
 from tests.helpers.as_one import drawn_alike
 
 ROOT = Path(__file__).parents[2]
@@ -179,3 +182,14 @@ def test_two_processes_go_on_as_if_never_stopped(tmp_path: Path) -> None:
     assert ours["clock"] == theirs["clock"]
     for name, value in theirs["state_dict"].items():
         assert torch.equal(ours["state_dict"][name], value), name
+
+
+def stop_the_parent(config: DictConfig) -> None:
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(60)
+
+
+def test_a_signal_before_the_processes_are_ready() -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_on(1, DictConfig({}), stop_the_parent)
+    assert caught.value.code == 128 + signal.SIGTERM
