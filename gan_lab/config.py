@@ -969,4 +969,4 @@ def suggestion(wrong: str, keys: Sequence[str]) -> str:
     leaf = wrong.split(".")[-1]
     close = get_close_matches(wrong, keys, n=3, cutoff=0.6)
     close += [key for key in keys if key.split(".")[-1] == leaf and key not in close][:3]
-    return f"; did you mean {' or '.join(close[:3])}?" if close else ""
+    return f"; did you mean {' or '.join(dict.fromkeys(close[:3]))}?" if close else ""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,16 @@ SeedIndex = tuple[int, int]  # (seed, index): what an image is drawn from
 Attributes = Mapping[str, float]  # values by name; others are drawn
 
 # a class for all or each image, vectors (mixed classes or attributes), or attributes by name
+# classes by index or name, vectors, or attributes by name
 Labels = (
-    int | Sequence[int] | Sequence[Sequence[float]] | Tensor | Attributes | Sequence[Attributes]
+    int
+    | str
+    | Sequence[int]
+    | Sequence[str]
+    | Sequence[Sequence[float]]
+    | Tensor
+    | Attributes
+    | Sequence[Attributes]
 )
 
 
@@ -46,8 +55,8 @@ def seed_indices(num_images: int, seed: Seeds = 0, start: int = 0) -> list[SeedI
     Raises:
         InputError: for no images, negative seeds, or fewer seeds than images.
     """
-    if num_images < 1:
-        raise InputError(f"num_images={num_images} must be at least 1")
+    if not isinstance(num_images, Integral) or num_images < 1:
+        raise InputError(f"num_images={num_images!r} must be a whole number, at least 1")
     if isinstance(seed, int):
         found = [(seed, i) for i in range(start, start + num_images)]
     else:
@@ -102,6 +111,23 @@ def draw_labels(drawn: Sequence[SeedIndex], weights: Sequence[float]) -> Tensor:
 def draw_label_vectors(drawn: Sequence[SeedIndex], vectors: Tensor) -> Tensor:
     """Draw label vectors float32 [N, K] from the rows of others [M, K], each as often as the others."""
     return vectors[draw_labels(drawn, [1] * len(vectors))]
+
+
+def by_index(labels: Labels, class_names: Sequence[str]) -> Labels:
+    """Replace names of classes by their indices; other labels stay.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    given = [labels] if isinstance(labels, str) else labels
+    if not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+        return labels
+    unknown = [one for one in given if one not in class_names]
+    if unknown:
+        known = f"they are {', '.join(class_names)}" if class_names else "give their numbers"
+        raise InputError(f"labels={labels!r}: there is no class {unknown[0]!r}; {known}")
+    indices = [class_names.index(str(one)) for one in given]
+    return indices[0] if isinstance(labels, str) else indices
 
 
 def by_name(labels: Labels) -> list[Attributes] | None:

@@ -32,6 +32,7 @@ from gan_lab.sampling.latents import (
     LatentSource,
     SeedIndex,
     Seeds,
+    by_index,
     by_name,
     check_labels,
     draw_label_vectors,
@@ -255,6 +256,7 @@ class Sampler:
         """Return the labels of images: given or drawn. Attributes that are not named are `own` or drawn."""
         if labels is None:
             return self._labels(drawn)
+        labels = by_index(labels, self.class_names)
         attributes = by_name(labels)
         if attributes is None:
             return check_labels(labels, len(drawn), self.num_classes)
@@ -309,6 +311,7 @@ class Sampler:
         self.check(truncation=truncation, truncation_center=truncation_center)
         latents = self._given(source, truncation)
         if labels is not None:
+            labels = by_index(labels, self.class_names)
             count = max(len(latents), _number(labels))
             if len(latents) == 1:
                 latents = latents.expand(count)

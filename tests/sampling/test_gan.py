@@ -123,7 +123,7 @@ def test_chosen_labels() -> None:
     [
         (3, {"labels": 3}, "class 3 is out of range: there are 3, 0 to 2"),
         (3, {"labels": 1.7}, "not whole numbers"),
-        (3, {"labels": "1"}, "not whole numbers"),
+        (3, {"labels": "cat"}, "no class 'cat'"),
         (3, {"labels": True}, "not whole numbers"),
         (3, {"labels": -1}, "class -1 is out of range"),
         (3, {"labels": [0, 1]}, "one for each of 4 images"),

@@ -13,6 +13,7 @@ from gan_lab.models import biggan, progan, r3gan, stylegan2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents, redraw_beyond
 from gan_lab.sampling.sampler import STATISTICS_BATCH
+from tests.helpers.generators import gan_of
 
 IMAGES = {"image_size": 8, "channels": 1, "num_classes": 3}
 
@@ -175,3 +176,14 @@ def test_statistics_unknown() -> None:
         Gan(plain).measure_statistics(64)
     with pytest.raises(InputError, match="standing_statistics=1 must be at least 2"):
         of_z().measure_statistics(1)
+
+
+def test_classes_by_name_and_what_is_no_number() -> None:
+    gan = gan_of("dcgan", classes=3)
+    zero, one, two = gan.class_names
+    for names, indices in ((one, 1), ([two, zero], [2, 0])):
+        assert_close(gan.sample(2, labels=names) * 1, gan.sample(2, labels=indices) * 1)
+    with pytest.raises(InputError, match=rf"'kind 7'.*{zero}, {one}, {two}"):
+        gan.sample(2, labels="kind 7")
+    with pytest.raises(InputError, match="num_images='3'"):
+        gan.sample("3")  # type: ignore[arg-type]

@@ -259,8 +259,8 @@ class PublishedWeights:
         except (OSError, http.client.HTTPException, RuntimeError) as error:
             raise WeightsUnavailable(
                 f"{self.of} weights are missing: {target} does not exist and could not be downloaded ({error}). "
-                f"On a machine that is online get {self.url}, put it there or set features.weights=PATH of the "
-                "protocol; or set metrics=none"
+                f"On a machine that is online get {self.url}, put it there or set metrics.features.weights=PATH "
+                "(in evaluate protocol.features.weights=PATH); or train with metrics=none"
             ) from error
 
 
