@@ -54,7 +54,7 @@ class Dicom(Slices):
         unknown = sum(not file.has_patient for found in series.values() for file in found)
         if unknown:
             warn(
-                f"{counted(unknown, 'DICOM file')} have no PatientID: each study counts as a patient, so one patient's "
+                f"no PatientID in {counted(unknown, 'DICOM file')}: each study counts as a patient, so one patient's "
                 "studies may be on both sides of a split; if paths name the patients, set data.group_by="
             )
         volumes: list[Volume] = []
@@ -122,15 +122,15 @@ class DicomFile:
             samples = int(found.get("SamplesPerPixel", 1))
             spacing = found.get("PixelSpacing") or found.get("ImagerPixelSpacing")
             orientation, origin = _geometry(found)
-            patient = str(found.get("PatientID") or "").strip()
+            patient = matched(group_by, name) or str(found.get("PatientID") or "").strip()
             study = str(found.get("StudyInstanceUID") or found.get("SeriesInstanceUID") or "")
             file = cls(
                 path=path,
                 where=where,
                 label=name.partition("/")[0] if "/" in name else "",
                 series=str(found.get("SeriesInstanceUID", where)),
-                patient=matched(group_by, name) or patient or study or where,
-                has_patient=bool(matched(group_by, name) or patient),
+                patient=patient or study or where,
+                has_patient=bool(patient),
                 shape=(int(found.Rows), int(found.Columns)),
                 frames=check_range(int(found.get("NumberOfFrames") or 1), 1, _MOST_FRAMES),
                 spacing=None if spacing is None else pixel_spacing(spacing[0], spacing[1]),

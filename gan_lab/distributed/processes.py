@@ -294,7 +294,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-# Processes that run_in_processes an evaluation: torchrun's, SLURM's, or one per device of this machine.
+# Processes that share an evaluation: torchrun's, SLURM's, or one per device of this machine.
 
 # a process may wait for the others' metrics that long; a dead one is noticed at once
 _PATIENCE = timedelta(days=7)

@@ -136,7 +136,7 @@ def test_without_patient_ids_studies_stay_together(
     groups = list(dicom(tmp_path).metadata.groups or ())
     assert sorted(groups.count(group) for group in set(groups)) == [2, 4]
     warning = " ".join("".join(capsys.readouterr()).split())
-    assert "6 DICOM files have no PatientID" in warning and "data.group_by=" in warning
+    assert "no PatientID in 6 DICOM files" in warning and "data.group_by=" in warning
 
 
 def test_no_output_identifies_patients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
